@@ -1,0 +1,770 @@
+"""Training by the published protocol: device, seed, config, early stopping, fit, checkpoints.
+
+One seed rules a run. `fit` seeds every generator anew from (seed, epoch) when an epoch starts, so
+nothing that happened before it, a killed process included, changes a bit of what follows.
+Losses and hits stay on the device and are read every READ_EVERY steps, never every step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import math
+import os
+import pickle
+import platform
+import random
+import secrets
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+PROJECT = Path(__file__).resolve().parent
+READ_EVERY = 64  # steps between two looks at the losses on the device: two a chunk of images
+CLASSES = 10
+Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+# --- device and seed ------------------------------------------------------------------------------
+
+
+def get_device(preferred: str | torch.device | None = None) -> torch.device:
+    """The device to train on: `preferred`, or else the first there is of CUDA, MPS and CPU.
+
+    Raises ValueError if the preferred device is not there; the message lists those that are.
+    """
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if torch.cuda.is_available():
+        present[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    name = present[0] if preferred is None else str(preferred)
+    if name not in present:
+        raise ValueError(f"there is no device {name!r} here; choose one of {', '.join(present)}.")
+    return torch.device(name)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """channels_last where it is faster; contiguous on MPS, where it is wrong.
+
+    On MPS the backward pass of BatchNorm2d returns wrong gradients for channels_last inputs
+    (pytorch/pytorch issue 175189): training would diverge without an error.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def set_seed(seed: int = 42) -> None:
+    """Seed random, NumPy and torch (every backend), and use deterministic algorithms where any.
+
+    Raises ValueError unless seed is an integer from 0 to 2**32 - 1 (NumPy's range).
+    """
+    _require(_is_int(seed) and 0 <= seed < 2**32, "seed", seed, "an integer from 0 to 2**32 - 1")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    # Filling fresh memory would cost time and hides nothing here: all of it is written first.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def derive_seed(*numbers: int) -> int:
+    """A 32-bit seed from non-negative integers such as (seed, epoch): any change gives another."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+# --- config ---------------------------------------------------------------------------------------
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; expected {expected}.")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The published protocol; a value that makes no sense raises ValueError."""
+
+    seed: int = 42
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0
+    step_size: int = 7  # epochs between two drops of the learning rate ...
+    gamma: float = 0.1  # ... by this factor
+    patience: int = 10  # epochs without improvement before early stopping
+    min_delta: float = 0.001  # test loss has to fall by more than this to count
+
+    def __post_init__(self) -> None:
+        valid_seed = _is_int(self.seed) and 0 <= self.seed < 2**32
+        _require(valid_seed, "seed", self.seed, "an integer from 0 to 2**32 - 1")
+        for name in ("epochs", "batch_size", "step_size", "patience"):
+            value = getattr(self, name)
+            _require(_is_int(value) and value >= 1, name, value, "an integer of at least 1")
+        for name in ("learning_rate", "weight_decay", "gamma", "min_delta"):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            _require(is_number and math.isfinite(value), name, value, "a finite number")
+            _require(value >= 0, name, value, "a number that is not negative")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        _require(0 < self.gamma <= 1, "gamma", self.gamma, "a number in (0, 1]")
+
+
+class EarlyStopping:
+    """Stop when the loss has not fallen under its best - min_delta for `patience` epochs."""
+
+    def __init__(self, patience: int = 10, min_delta: float = 0.001) -> None:
+        self.patience = patience
+        self.min_delta = min_delta
+        self.best = math.inf
+        self.bad_epochs = 0
+
+    def step(self, loss: float) -> bool:
+        """Take note of an epoch's loss; True if training should stop."""
+        if loss < self.best - self.min_delta:
+            self.best = loss
+            self.bad_epochs = 0
+        else:
+            self.bad_epochs += 1
+        return self.bad_epochs >= self.patience
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all, making its folder if need be.
+
+    The bytes go to a temporary name of their own in the same folder, to the disk, then into place,
+    so that neither a kill nor a second writer leaves half a file. Raises OSError with what went
+    wrong; the file that was there before is then unchanged.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise OSError(
+                error.errno,
+                f"cannot write {path} ({reason}): make room there, make the folder writable, or "
+                "choose another place; what was there before is unchanged",
+            ) from error
+        raise
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to the first free NAME.damaged, NAME.damaged-2, ...; the new name."""
+    for number in range(1, 10_000):
+        target = path.with_name(path.name + (".damaged" if number == 1 else f".damaged-{number}"))
+        if not target.exists():
+            path.rename(target)
+            return target
+    raise FileExistsError(f"too many damaged copies of {path}; delete some of them.")
+
+
+# --- history --------------------------------------------------------------------------------------
+
+RECORD = (
+    "train_loss",
+    "test_loss",
+    "train_accuracy",
+    "test_accuracy",
+    "learning_rate",
+    "seconds",
+)
+STATUSES = ("finished", "early stopping", "interrupted")
+
+
+@dataclass
+class History:
+    """What one run did, epoch by epoch; the schema of results/*.json.
+
+    variant: the network's name in models.VARIANTS, or what it is; seed: config["seed"];
+    status: one of STATUSES; config: the TrainingConfig as a dict; environment: versions, device
+    and threads; epochs: a dict for each whole epoch with the keys of RECORD (losses are means over
+    images, accuracies per cent; those of the training set are taken while it trains, with dropout
+    active; learning_rate is the one the epoch used; seconds include the evaluation).
+    """
+
+    variant: str
+    seed: int
+    status: str = "interrupted"
+    config: dict = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    def _series(self, key: str) -> list[float]:
+        if not self.epochs:
+            raise ValueError(f"the history of {self.variant} holds no whole epoch; train first.")
+        return [record[key] for record in self.epochs]
+
+    @property
+    def final_accuracy(self) -> float:
+        """Test accuracy of the last epoch run, per cent: the accuracy this study reports."""
+        return self._series("test_accuracy")[-1]
+
+    @property
+    def best_accuracy(self) -> float:
+        """Highest test accuracy of any epoch, per cent: picked on the test set, so optimistic."""
+        return max(self._series("test_accuracy"))
+
+    @property
+    def first_epoch_at_99(self) -> int | None:
+        """The first epoch, counted from 1, with a test accuracy of 99 % or more, or None."""
+        accuracies = self._series("test_accuracy")
+        return next((e for e, accuracy in enumerate(accuracies, 1) if accuracy >= 99), None)
+
+    @property
+    def convergence_rate(self) -> float | None:
+        """6 / first epoch at 99 %+, or None: the rule behind the published 0.75, 1.0 and 1.5."""
+        return None if self.first_epoch_at_99 is None else 6 / self.first_epoch_at_99
+
+    @property
+    def gap(self) -> float:
+        """Test minus train accuracy of the last epoch, in points."""
+        return self.final_accuracy - self._series("train_accuracy")[-1]
+
+    def save(self, path: str | Path) -> None:
+        """Write the history as JSON, whole or not at all.
+
+        Raises ValueError for an interrupted run under a folder named results, which holds whole
+        runs only, and OSError if it cannot be written.
+        """
+        path = Path(path)
+        folder = path.resolve().parent
+        if folder.is_relative_to(PROJECT):
+            folder = folder.relative_to(PROJECT)
+        if self.status == "interrupted" and "results" in folder.parts:
+            raise ValueError(
+                f"this run of {self.variant} was interrupted after {len(self.epochs)} epochs, and "
+                f"results/ holds whole runs only; finish it, or save it elsewhere than {path}."
+            )
+        text = json.dumps(asdict(self), indent=1, allow_nan=False)
+        write_atomically(path, (text + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Read a history back; raises ValueError if the file does not hold one."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path} holds no training history ({error}); move it away and run again."
+            ) from error
+
+    @classmethod
+    def from_dict(cls, content: dict) -> History:
+        """A history from its JSON form; raises ValueError if a field is missing, odd or extra."""
+        expected = {f.name for f in fields(cls)}
+        if not isinstance(content, dict) or set(content) != expected:
+            raise ValueError(f"expected an object with exactly {', '.join(sorted(expected))}")
+        if content["status"] not in STATUSES:
+            raise ValueError(f"status is {content['status']!r}; expected one of {STATUSES}")
+        if not isinstance(content["variant"], str) or not _is_int(content["seed"]):
+            raise ValueError("expected a string as variant and an integer as seed")
+        for number, record in enumerate(content["epochs"], 1):
+            if set(record) != set(RECORD) or not all(
+                isinstance(value, (int, float)) and math.isfinite(value)
+                for value in record.values()
+            ):
+                raise ValueError(f"epoch {number} should hold finite {', '.join(RECORD)}, only")
+        return cls(**content)
+
+
+def environment(device: torch.device) -> dict[str, str | int]:
+    """What a run's bits depend on beside its identity: versions, machine, device, threads."""
+    packages = {}
+    for name in ("torch", "torchvision", "kornia", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "machine": f"{platform.system()} {platform.machine()} "
+        f"{torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def _check_batch(images: torch.Tensor, labels: torch.Tensor, loader: str, step: int) -> None:
+    """Raise ValueError unless a batch is what the network takes, before it goes to the device."""
+    wrong = None
+    if not (isinstance(images, torch.Tensor) and isinstance(labels, torch.Tensor)):
+        wrong = f"a {type(images).__name__} and a {type(labels).__name__}"
+    elif images.dtype != torch.float32 or images.ndim != 4 or images.shape[1:] != (1, 28, 28):
+        wrong = f"images that are {images.dtype} {list(images.shape)}"
+    elif labels.dtype != torch.int64 or labels.ndim != 1 or len(labels) != len(images):
+        wrong = f"labels that are {labels.dtype} {list(labels.shape)} for {len(images)} images"
+    elif len(labels) == 0:
+        wrong = "no image"
+    # Labels already on the device were checked when they were loaded; reading them would wait.
+    elif labels.device.type == "cpu" and not (labels.min() >= 0 and labels.max() < CLASSES):
+        wrong = f"labels from {labels.min()} to {labels.max()}"
+    if wrong:
+        raise ValueError(
+            f"batch {step} of the {loader} loader holds {wrong}; expected images float32 "
+            f"[B, 1, 28, 28] and labels int64 [B] from 0 to {CLASSES - 1}."
+        )
+
+
+def _batches(loader: Loader, device: torch.device, name: str) -> Iterator:
+    """The loader's batches on the device, each checked; raises ValueError if there is none."""
+    step = 0
+    for step, batch in enumerate(loader, 1):
+        images, labels = batch
+        _check_batch(images, labels, name, step)
+        yield (
+            images.to(device, non_blocking=True, memory_format=memory_format(device)),
+            labels.to(device, non_blocking=True),
+        )
+    if step == 0:
+        raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
+
+
+def predict(
+    model: nn.Module, loader: Loader, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits float32 [N, 10] and labels int64 [N] of a loader's images, on the CPU.
+
+    The model, which must be on the device, is put in evaluation mode meanwhile.
+    Raises ValueError for a loader without batches or with malformed ones.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            pairs = [(model(x), y) for x, y in _batches(loader, device, "test")]
+    finally:
+        model.train(was_training)
+    logits, labels = zip(*pairs, strict=True)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def evaluate(model: nn.Module, loader: Loader, device: torch.device) -> tuple[float, float]:
+    """Mean cross-entropy loss and accuracy (per cent) over a loader; errors as for predict."""
+    logits, labels = predict(model, loader, device)
+    hits = (logits.argmax(1) == labels).sum().item()
+    return F.cross_entropy(logits, labels).item(), 100 * hits / len(labels)
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+class _NotebookLine:
+    """What tqdm takes for a terminal in a notebook: one line of text, replaced in place.
+
+    tqdm's notebook widget does not render on GitHub, and its plain bar leaves every state it went
+    through in the saved notebook.
+    """
+
+    encoding = "utf-8"
+    _handle = None
+
+    def write(self, text: str) -> None:
+        """Show text in place of the line before; the blanks that clear a bar are left out."""
+        from IPython.display import display
+
+        if not text.strip():
+            return
+        line = {"text/plain": text.strip()}
+        if self._handle is None:
+            self._handle = display(line, raw=True, display_id=True)
+        else:
+            display(line, raw=True, display_id=self._handle.display_id, update=True)
+
+    def flush(self) -> None:
+        """Nothing waits: a line is shown as it is written."""
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return bool(ipython) and hasattr(ipython.get_ipython(), "kernel")
+
+
+class _Progress:
+    """A live bar an epoch long, and one line an epoch that stays; nothing if not enabled."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self.line = _NotebookLine() if enabled and _in_notebook() else None
+
+    def bar(self, description: str, steps: int | None) -> tqdm:
+        """A bar over an epoch's steps, on stderr, where that is a terminal."""
+        if self.line:
+            return tqdm(desc=description, total=steps, file=self.line, ncols=90, leave=False)
+        disable = None if self.enabled else True  # None leaves it to tqdm to look for a terminal
+        return tqdm(desc=description, total=steps, disable=disable, leave=False)
+
+    def say(self, text: str) -> None:
+        """A line that stays, on stdout."""
+        if self.enabled:
+            print(text, flush=True)
+
+    def epoch(self, history: History) -> None:
+        """The line of the epoch just ended."""
+        r = history.epochs[-1]
+        self.say(
+            f"epoch {len(history.epochs):2}/{history.config['epochs']}  "
+            f"train loss {r['train_loss']:.4f}, {r['train_accuracy']:5.2f} %  "
+            f"test loss {r['test_loss']:.4f}, {r['test_accuracy']:5.2f} %  "
+            f"lr {r['learning_rate']:.0e}  {r['seconds']:.1f} s"
+        )
+
+    def close(self, history: History) -> None:
+        """The closing line: in a notebook it takes the bar's place, above the epochs' lines."""
+        minutes = sum(record["seconds"] for record in history.epochs) / 60
+        text = f"{history.status} after {len(history.epochs)} whole epochs, {minutes:.1f} minutes"
+        if self.line:
+            self.line.write(text)
+        else:
+            self.say(text)
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def save_checkpoint(path: str | Path, state: dict) -> None:
+    """Write a state of tensors and plain values: its SHA-256, a line end, then torch.save's bytes.
+
+    Raises OSError if it cannot be written; an earlier checkpoint there is then unchanged.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+def load_checkpoint(path: str | Path) -> dict | None:
+    """The state in a checkpoint, on the CPU, or None if there is none, or a damaged one.
+
+    A damaged file is recognised by its SHA-256 before anything is unpickled, renamed, and reported
+    by a warning. Raises ValueError if an undamaged file holds more than tensors and plain values:
+    nothing that could run code is ever loaded.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, _, payload = content.partition(b"\n")
+    if digest != hashlib.sha256(payload).hexdigest().encode():
+        try:
+            aside = set_aside(path)
+        except FileNotFoundError:  # another process has set it aside just now
+            return None
+        warnings.warn(
+            f"the checkpoint {path} is damaged (its SHA-256 does not match); it is kept as "
+            f"{aside.name}, and training starts from the beginning.",
+            stacklevel=3,
+        )
+        return None
+    try:
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of this project: it holds more than tensors and numbers. "
+            "It was not loaded; choose another path, or move it away."
+        ) from error
+
+
+def _differences(there: dict, here: dict) -> str:
+    """What two nested dicts differ in, in words, or '' if in nothing."""
+    found = []
+    for key in {**there, **here}:
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found.append(_differences(a, b))
+        elif a != b:
+            found.append(f"{key} is {a} there and {b} here")
+    return "; ".join(filter(None, found))
+
+
+# --- fit ------------------------------------------------------------------------------------------
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into an exception for a while, so that fit ends as cleanly as by Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signal handlers
+        return
+
+    def handler(number: int, frame: object) -> None:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Run:
+    """What a run consists of: a checkpoint holds it, and an interrupt falls back to it."""
+
+    def __init__(
+        self, model: nn.Module, config: TrainingConfig, device: torch.device, data: str | None
+    ) -> None:
+        self.model = model.to(device, memory_format=memory_format(device))
+        self.config = config
+        self.device = device
+        self.optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True if device.type in ("cpu", "cuda") else None,
+        )
+        self.scheduler = torch.optim.lr_scheduler.StepLR(
+            self.optimizer, config.step_size, config.gamma
+        )
+        self.stopping = EarlyStopping(config.patience, config.min_delta)
+        network = {"variant": getattr(model, "variant", type(model).__name__)}
+        if hasattr(model, "dropout") and hasattr(model, "batch_norm"):
+            network |= {"dropout": list(model.dropout), "batch_norm": model.batch_norm}
+        self.identity = {"network": network, "config": asdict(config), "data": data}
+        self.history = History(
+            variant=network["variant"],
+            seed=config.seed,
+            config=asdict(config),
+            environment=environment(device),
+        )
+
+    def state(self) -> dict:
+        """The run as it stands, copied."""
+        return copy.deepcopy(
+            {
+                "identity": self.identity,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "early_stopping": vars(self.stopping),
+                "history": asdict(self.history),
+            }
+        )
+
+    def restore(self, state: dict) -> None:
+        """Go back, or on, to a state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        vars(self.stopping).update(state["early_stopping"])
+        self.history.status = state["history"]["status"]
+        self.history.epochs = list(state["history"]["epochs"])
+
+    def resume(self, path: str | Path) -> bool:
+        """Go on from a checkpoint, if there is one; ValueError if it is of another run."""
+        state = load_checkpoint(path)
+        if state is None:
+            return False
+        try:
+            other = _differences(state["identity"], self.identity)
+            moved = _differences(state["history"]["environment"], self.history.environment)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no checkpoint of fit; choose another path, or move it away."
+            ) from error
+        if other:
+            raise ValueError(
+                f"the checkpoint {path} belongs to another run: {other}. It was left alone; "
+                "choose another path, or delete it to start afresh."
+            )
+        if moved:
+            warnings.warn(
+                f"the checkpoint {path} was written elsewhere: {moved}. Training goes on, but "
+                "not bit for bit as it would have there.",
+                stacklevel=3,
+            )
+        self.restore(state)
+        return True
+
+
+def _read_losses(losses: list[torch.Tensor], epoch: int, step: int) -> list[float]:
+    """Wait for the device, once for many steps; raises FloatingPointError at one not finite."""
+    values = torch.stack(losses).tolist()
+    for number, value in enumerate(values, step + 1):
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the training loss is {value} in epoch {epoch}, step {number}; lower the "
+                "learning rate, or look at that batch."
+            )
+    return values
+
+
+def _train_epoch(run: _Run, loader: Loader, epoch: int, bar: tqdm) -> tuple[float, float]:
+    """Train for one epoch; the mean loss and the accuracy (per cent) over its images."""
+    losses: list[float] = []
+    unread: list[torch.Tensor] = []
+    hits: list[torch.Tensor] = []
+    sizes: list[int] = []
+    run.model.train()
+    for images, labels in _batches(loader, run.device, "train"):
+        run.optimizer.zero_grad(set_to_none=True)
+        logits = run.model(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        run.optimizer.step()
+        unread.append(loss.detach())
+        hits.append((logits.detach().argmax(1) == labels).sum())
+        sizes.append(len(labels))
+        if len(unread) == READ_EVERY:
+            losses += _read_losses(unread, epoch, len(losses))
+            unread.clear()
+            bar.update(READ_EVERY)
+    if unread:
+        losses += _read_losses(unread, epoch, len(losses))
+    accuracy = 100 * torch.stack(hits).sum().item() / sum(sizes)
+    return float(np.average(losses, weights=sizes)), accuracy
+
+
+def _run_epoch(
+    run: _Run, train_loader: Loader, test_loader: Loader, epoch: int, progress: _Progress
+) -> None:
+    """One whole epoch: train, evaluate, take the scheduler's and early stopping's step, record."""
+    started = time.perf_counter()
+    config, history = run.config, run.history
+    set_seed(derive_seed(config.seed, epoch))
+    if hasattr(train_loader, "set_epoch"):
+        train_loader.set_epoch(epoch)
+    learning_rate = run.optimizer.param_groups[0]["lr"]
+    steps = len(train_loader) if hasattr(train_loader, "__len__") else None
+    with progress.bar(f"epoch {epoch:2}/{config.epochs}", steps) as bar:
+        train_loss, train_accuracy = _train_epoch(run, train_loader, epoch, bar)
+        test_loss, test_accuracy = evaluate(run.model, test_loader, run.device)
+    if not math.isfinite(test_loss):
+        raise FloatingPointError(
+            f"the test loss is {test_loss} after epoch {epoch}; lower the learning rate."
+        )
+    run.scheduler.step()
+    stop = run.stopping.step(test_loss)
+    record = {
+        "train_loss": train_loss,
+        "test_loss": test_loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        "learning_rate": learning_rate,
+        "seconds": time.perf_counter() - started,
+    }
+    history.epochs.append(record)
+    if epoch == config.epochs:
+        history.status = "finished"
+    elif stop:
+        history.status = "early stopping"
+
+
+def fit(
+    model: nn.Module,
+    train_loader: Loader,
+    test_loader: Loader,
+    config: TrainingConfig | None = None,
+    device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> History:
+    """Train by the protocol of config: Adam, StepLR, early stopping on the test loss.
+
+    The loaders are iterables of (images float32 [B, 1, 28, 28], labels int64 [B]); one with a
+    method set_epoch is told each epoch's number, from 1. The model is trained in place and left on
+    the device with the weights of the last whole epoch, however fit ends.
+
+    checkpoint: a file that holds the run after each whole epoch. Called again with the same
+    arguments, fit goes on from there; on a CPU, with the same versions and threads, to exactly
+    where it would have got without the break. A finished run is not trained again: its weights go
+    into the model and its history comes back.
+    progress: a live bar and a line for each epoch; False for silence.
+
+    An interrupt (Ctrl-C, or the notebook's stop button) ends fit with the whole epochs so far and
+    status "interrupted"; so does SIGTERM, which then takes its course.
+
+    Raises ValueError for a loader without batches, malformed batches, a loader made for another
+    seed or batch size, and a checkpoint of another run (which is left alone); FloatingPointError
+    for a loss that is not finite; OSError if the checkpoint cannot be written; RuntimeError if a
+    worker of the loader dies.
+    """
+    config = config or TrainingConfig()
+    made_for = getattr(train_loader, "config", config)
+    for name in ("seed", "batch_size"):
+        there, here = getattr(made_for, name), getattr(config, name)
+        if there != here:
+            raise ValueError(
+                f"the train loader was made for {name} {there}, and the config says {here}; "
+                "make the loaders with the same config."
+            )
+    run = _Run(model, config, get_device(device), getattr(train_loader, "checksum", None))
+    history = run.history
+    show = _Progress(progress)
+    resumed = checkpoint is not None and run.resume(checkpoint)
+    done = len(history.epochs)
+    if resumed and history.status != "interrupted":
+        show.say(
+            f"{checkpoint} holds this run, whole ({history.status}, {done} epochs): its weights "
+            "are loaded, nothing is trained. Delete it to start afresh."
+        )
+        return history
+    if resumed:
+        show.say(f"{checkpoint} holds this run up to epoch {done}: going on with {done + 1}.")
+
+    state = run.state()
+    terminated = False
+    try:
+        with _sigterm_raises():
+            if checkpoint is not None and not resumed:
+                save_checkpoint(checkpoint, state)  # a place that cannot be written is found now
+            while history.status == "interrupted":
+                _run_epoch(run, train_loader, test_loader, len(history.epochs) + 1, show)
+                whole = run.state()
+                if checkpoint is not None:
+                    save_checkpoint(checkpoint, whole)
+                state = whole
+                show.epoch(history)
+    except (KeyboardInterrupt, _Terminated) as stop:
+        run.restore(state)
+        terminated = isinstance(stop, _Terminated)
+    except BaseException as error:
+        run.restore(state)
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            raise RuntimeError(
+                f"a worker process of the data loader died in epoch {len(history.epochs) + 1} "
+                f"({error}), perhaps for want of memory; call fit again"
+                + (" to go on from the checkpoint." if checkpoint is not None else ".")
+            ) from error
+        raise
+    show.close(history)
+    if terminated:
+        signal.raise_signal(signal.SIGTERM)
+    return history

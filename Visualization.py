@@ -1,0 +1,336 @@
+"""Figures of the digits, the training and the mistakes: every function returns one Figure.
+
+Nothing is shown, saved or registered with pyplot, and no global setting is touched: end a notebook
+cell with the call and the figure appears once. Colours are Okabe and Ito's, safe for the colour-
+blind; line style and marker differ as well, so that the figures also read in grey.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+
+if TYPE_CHECKING:
+    from TrainingHelper import History
+
+BLUE, VERMILLION, YELLOW, GREY = "#0072B2", "#D55E00", "#F0E442", "#595959"
+WIDTH = 8  # inches, at 100 dpi: about what GitHub shows of a notebook's output
+SMALL = 9  # points
+DIGITS = ("int64 [N]", "pass one digit, 0 to 9, for each of one or more images")
+EXPECTED = {  # of an argument: dtype and shape (N: 1 or more), and what to do
+    "images": ("uint8 [N, 1, 28, 28]", "pass one or more images as MNIST stores them"),
+    "image": ("uint8 [1, 28, 28]", "pass one image as MNIST stores it"),
+    "augmented": ("float [N, 1, 28, 28]", "pass one or more augmentations of the image"),
+    "logits": ("float [N, 10]", "pass the network's outputs for the images"),
+    "labels": DIGITS,
+    "predictions": DIGITS,
+}
+
+
+class NotebookFigure(Figure):
+    """A Figure that notebooks show as a picture.
+
+    They show a plain one as text unless a pyplot backend is active, which is global state.
+    """
+
+    def __init__(self, height: float) -> None:
+        super().__init__(figsize=(WIDTH, height), dpi=100, layout="constrained")
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi="figure")
+        return png.getvalue()
+
+
+def sample_digits(
+    images: torch.Tensor, labels: torch.Tensor, columns: int = 10, rows: int = 2
+) -> Figure:
+    """The first examples of each digit, one column a digit, from 0 on.
+
+    images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9.
+    columns: how many digits, 1 to 10; rows: how many examples of each, at least 1. Where the data
+    has fewer examples of a digit, its column ends early or says "none".
+
+    Raises ValueError if a tensor, columns or rows is not as described.
+    """
+    _check(images=images, labels=labels)
+    if not 1 <= columns <= 10 or rows < 1:
+        raise ValueError(
+            f"columns is {columns} and rows is {rows}; expected 1 to 10 columns (one a digit) and "
+            "at least 1 row: choose numbers in these ranges."
+        )
+    found = [(labels == digit).nonzero().flatten()[:rows].tolist() for digit in range(columns)]
+    cells = []
+    for row in range(rows):
+        for digit, indices in enumerate(found):
+            caption = f"{digit}" if indices else f"{digit}: none"
+            picture = images[indices[row]] if row < len(indices) else None
+            cells.append((picture, "" if row else caption))
+    return _pictures(cells, columns, "The first examples of each digit")
+
+
+def augmentations(image: torch.Tensor, augmented: torch.Tensor) -> Figure:
+    """One image, and then its augmentations.
+
+    image: uint8 [1, 28, 28], 0 to 255; augmented: float [K, 1, 28, 28] in [0, 1], K at least 1.
+
+    Raises ValueError if a tensor is not as described.
+    """
+    _check(image=image, augmented=augmented)
+    low, high = augmented.min().item(), augmented.max().item()
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # resampling may round past the ends
+        raise ValueError(
+            f"augmented has values from {low:.3g} to {high:.3g}; expected [0, 1]: pass the images "
+            "as they are before normalisation."
+        )
+    cells = [(image, "original")]
+    cells += [(picture, f"augmented {k}") for k, picture in enumerate(augmented, start=1)]
+    return _pictures(cells, min(len(cells), 6), "One training image and its augmentations")
+
+
+def training_curves(history: History) -> Figure:
+    """Accuracy (%) and loss against the epoch, of the train and the test set.
+
+    The accuracy axis is stretched towards 100, so that the first epochs (about 70 %) and the
+    differences that matter (98 to 100 %) are both in view. A vertical line between two epochs marks
+    a change of the learning rate; a star the first epoch with a test accuracy of 99 % or more.
+    The train values are taken with dropout and augmentation, and so may be worse than the test's.
+
+    history: its variant, seed, epochs (a record an epoch, numbered from 1; accuracies in per cent,
+    0 to 100) and first_epoch_at_99 (None if not reached) are read.
+
+    Raises ValueError if there is no epoch, or a record is incomplete or not in per cent.
+    """
+    epochs = history.epochs
+    if not epochs:
+        raise ValueError("the history has no epochs; expected one or more: train first.")
+    for number, record in enumerate(epochs, start=1):
+        accuracies = [record.get(f"{part}_accuracy", -1) for part in ("train", "test")]
+        complete = {"train_loss", "test_loss", "learning_rate"} <= record.keys()
+        if not complete or not all(0 <= accuracy <= 100 for accuracy in accuracies):
+            raise ValueError(
+                f"epoch {number} of the history is {record}; expected losses, a learning rate and "
+                "accuracies from 0 to 100 %: pass a history as fit returns it."
+            )
+    numbers, first = list(range(1, len(epochs) + 1)), history.first_epoch_at_99
+    figure = NotebookFigure(height=6.5)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    lines = {
+        "train": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
+        "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
+    }
+    every = math.ceil(len(epochs) / 40)  # more markers than that hide the line
+    for axes, what in ((top, "accuracy"), (bottom, "loss")):
+        for part, style in lines.items():
+            style = {**style, "markersize": 5, "markevery": every, "clip_on": False}
+            axes.plot(numbers, [e[f"{part}_{what}"] for e in epochs], label=part, **style)
+        axes.set_title(what.capitalize())
+        axes.grid(color="0.9")
+
+    reached = "99 %" if first else "99 % (not reached by the test accuracy)"
+    top.axhline(99, color=GREY, linestyle=":", label=reached)
+    if first:
+        accuracy = epochs[first - 1]["test_accuracy"]
+        star = {"marker": "*", "markersize": 16, "color": YELLOW, "markeredgecolor": "black"}
+        label = f"first test accuracy of 99 %+: epoch {first} ({accuracy:.2f} %)"
+        top.plot([first], [accuracy], linestyle="none", zorder=3, label=label, **star)
+    # A logarithmic axis of the error, but labelled with the accuracy; 0.1 keeps 100 % finite.
+    shown = [record[key] for record in epochs for key in ("train_accuracy", "test_accuracy")]
+    low, high = _stretch(min(*shown, 98)), _stretch(max(*shown, 99.5))
+    room = (high - low) / 20
+    top.set_ylim(_unstretch(low - room), _unstretch(high + room))
+    top.set_yscale("function", functions=(_stretch, _unstretch))
+    top.yaxis.set_major_locator(FixedLocator([0, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 100]))
+    top.yaxis.set_major_formatter("{x:g}")
+    top.set_ylabel("accuracy (%)\naxis stretched towards 100")
+
+    bottom.set_ylabel("cross-entropy (nats)")
+    if all(record[key] > 0 for record in epochs for key in ("train_loss", "test_loss")):
+        bottom.set_yscale("log")  # which would hide a loss of 0
+        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        bottom.yaxis.set_minor_locator(NullLocator())
+        bottom.yaxis.set_major_formatter("{x:g}")
+        bottom.set_ylabel("cross-entropy (nats)\nlogarithmic axis")
+    bottom.set_xlabel("epoch")
+    bottom.set_xlim(0.5, len(epochs) + 0.5)
+    whole = MaxNLocator(20, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    bottom.xaxis.set_major_locator(whole)
+
+    rates = [record["learning_rate"] for record in epochs]
+    changes = [epoch for epoch in numbers[1:] if rates[epoch - 1] != rates[epoch - 2]]
+    beside = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    beside |= {"xytext": (3, -4), "rotation": 90, "va": "top", "fontsize": SMALL}
+    for k, epoch in enumerate(changes):
+        for axes in (top, bottom):
+            axes.axvline(epoch - 0.5, color=GREY, linestyle="-.", linewidth=0.8, zorder=1)
+        if k % math.ceil(len(changes) / 30) == 0:  # more labels than that overlap
+            bottom.annotate(f"lr {rates[epoch - 1]:g}", (epoch - 0.5, 1), **beside)
+    figure.suptitle(f"{history.variant}, seed {history.seed}")
+    figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
+    """How often each digit (rows) was taken for each digit (columns): 10 x 10 counts.
+
+    Only the mistakes are shaded, by their share of the true digit's images (%); on a scale with the
+    diagonal none would be visible.
+
+    labels, predictions: int64 [N] each, digits 0 to 9.
+
+    Raises ValueError if a tensor is not as described.
+    """
+    counts = _confusion(labels, predictions)
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    share = np.ma.masked_array(share, mask=np.eye(10, dtype=bool))
+    figure = NotebookFigure(height=6.5)
+    axes = figure.subplots()
+    shades = colormaps["Oranges"].with_extremes(bad="0.9")
+    image = axes.imshow(share, cmap=shades, vmin=0, vmax=share.max() or 1)
+    for true, predicted in np.ndindex(10, 10):
+        red, green, blue, _ = image.to_rgba(share)[true, predicted]
+        luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+        colour = "black" if luminance > 0.18 else "white"  # whichever has the higher contrast
+        centre = {"color": colour, "ha": "center", "va": "center"}
+        axes.text(predicted, true, f"{counts[true, predicted]}", **centre)
+    axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
+    axes.set_title(f"Confusion matrix: {_summary(counts)}")
+    figure.colorbar(image, label="mistakes (% of the true digit's images)", shrink=0.8)
+    return figure
+
+
+def confident_mistakes(
+    images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor, count: int = 12
+) -> Figure:
+    """The wrong predictions the network was surest of, the surest first.
+
+    images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9; logits: float [N, 10], finite.
+    count: how many at most, at least 1. The caption's per cent is the softmax of the logits.
+
+    Raises ValueError if a tensor or count is not as described.
+    """
+    _check(images=images, labels=labels, logits=logits)
+    if count < 1:
+        raise ValueError(f"count is {count}; expected at least 1: say how many mistakes to show.")
+    if not logits.isfinite().all():
+        raise ValueError(
+            "logits hold NaN or infinity; expected numbers: see where training diverged."
+        )
+    # In float32 the softmax of many mistakes rounds to 1, which would leave no order.
+    confidence, predictions = logits.detach().cpu().double().softmax(dim=1).max(dim=1)
+    counts = _confusion(labels, predictions)
+    wrong = (predictions != labels.cpu()).nonzero().flatten()
+    order = confidence[wrong].argsort(descending=True, stable=True)
+    cells = []
+    for index in wrong[order[:count]].tolist():
+        percent = 100 * confidence[index].item()
+        sure = f"{percent:.1f} %" if percent < 99.95 else "> 99.9 %"
+        caption = f"true {labels[index]}, predicted {predictions[index]}, {sure}"
+        cells.append((images[index], caption))
+    if cells:
+        return _pictures(cells, 4, f"The surest {len(cells)} of {_summary(counts)}")
+    figure = NotebookFigure(height=1.5)
+    figure.text(0.5, 0.5, f"Nothing to show: {_summary(counts)}", ha="center", va="center")
+    return figure
+
+
+def digit_accuracy(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
+    """The accuracy (%) of each digit, its errors counted below, and that of all digits.
+
+    labels, predictions: int64 [N] each, digits 0 to 9. A digit without images has no point.
+
+    Raises ValueError if a tensor is not as described.
+    """
+    counts = _confusion(labels, predictions)
+    totals, right = counts.sum(axis=1), counts.diagonal()
+    digits = np.flatnonzero(totals)
+    accuracy = 100 * right[digits] / totals[digits]
+    overall = 100 * right.sum() / totals.sum()
+    figure = NotebookFigure(height=4)
+    axes = figure.subplots()
+    axes.axhline(overall, color=GREY, linestyle="--", label=f"all digits: {overall:.2f} %")
+    axes.vlines(digits, overall, accuracy, color=BLUE)
+    axes.plot(digits, accuracy, color=BLUE, linestyle="none", marker="o")
+    for digit, percent in zip(digits, accuracy, strict=True):
+        y, va = (6, "bottom") if percent >= overall else (-6, "top")  # clear of the dashed line
+        place = {"xytext": (0, y), "textcoords": "offset points", "ha": "center", "va": va}
+        axes.annotate(f"{percent:.2f}", (digit, percent), fontsize=SMALL, **place)
+    names = [
+        f"{digit}\n{total - hits} wrong\nof {total:,}" if total else f"{digit}\nno\nimages"
+        for digit, (total, hits) in enumerate(zip(totals, right, strict=True))
+    ]
+    axes.set_xticks(range(10), names, fontsize=SMALL)
+    axes.set(xlim=(-0.6, 9.6), xlabel="true digit", ylabel="accuracy (%)")
+    span = max(100 - accuracy.min(), 0.5)
+    axes.set_ylim(100 - 1.2 * span, 100 + 0.2 * span)
+    axes.set_yticks([tick for tick in axes.get_yticks() if 100 - 1.2 * span <= tick <= 100])
+    axes.set_title(f"Accuracy of each digit: {_summary(counts)}")
+    figure.legend(loc="outside lower center")
+    return figure
+
+
+def _stretch(accuracy: np.ndarray) -> np.ndarray:
+    return -np.log10(100.1 - accuracy)
+
+
+def _unstretch(y: np.ndarray) -> np.ndarray:
+    return 100.1 - 10.0**-y
+
+
+def _pictures(cells: list[tuple[torch.Tensor | None, str]], columns: int, title: str) -> Figure:
+    """A grid of (picture or None, caption), row by row; uint8 pictures 0 to 255, others 0 to 1."""
+    rows = math.ceil(len(cells) / columns)
+    figure = NotebookFigure(height=0.6 + rows * (0.85 * WIDTH / columns + 0.2))
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid:
+        axes.set_axis_off()
+        axes.set_box_aspect(1)
+    for axes, (picture, caption) in zip(grid, cells, strict=False):
+        axes.set_title(caption, fontsize=SMALL)
+        if picture is not None:
+            white = 255 if picture.dtype == torch.uint8 else 1
+            pixels = picture[0].detach().float().cpu().numpy() / white
+            axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    figure.suptitle(title)
+    return figure
+
+
+def _confusion(labels: torch.Tensor, predictions: torch.Tensor) -> np.ndarray:
+    """int64 [10, 10] counts: true digit, predicted digit."""
+    _check(labels=labels, predictions=predictions)
+    pairs = labels.cpu() * 10 + predictions.cpu()
+    return pairs.bincount(minlength=100).reshape(10, 10).numpy()
+
+
+def _summary(counts: np.ndarray) -> str:
+    total = counts.sum()
+    mistakes = total - counts.trace()
+    return f"{mistakes:,} mistake{'' if mistakes == 1 else 's'} in {total:,} images"
+
+
+def _check(**tensors: torch.Tensor) -> None:
+    """Raise ValueError unless the tensors are as EXPECTED says, with the same N."""
+    for name, tensor in tensors.items():
+        expected, advice = EXPECTED[name]
+        got = type(tensor).__name__
+        if isinstance(tensor, torch.Tensor):
+            kind = "float" if tensor.is_floating_point() else str(tensor.dtype).split(".")[1]
+            got = f"{kind} {list(tensor.shape)}"
+        fits = re.fullmatch(re.escape(expected).replace("N", "[1-9][0-9]*"), got)
+        if fits and expected == DIGITS[0] and (tensor.min() < 0 or tensor.max() > 9):
+            got, fits = f"values from {tensor.min()} to {tensor.max()}", None
+        if not fits:
+            raise ValueError(f"{name}: got {got}; expected a tensor {expected}: {advice}.")
+    lengths = {name: len(tensor) for name, tensor in tensors.items() if "N" in EXPECTED[name][0]}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"the lengths are {lengths}; expected the same N: pass tensors of the same images."
+        )

@@ -1,0 +1,128 @@
+"""The network: the published counts and memory, its layout, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torchsummary import summary
+
+from models import VARIANTS, SmallMNISTNet4Block, count_parameters
+
+
+def build(name: str) -> SmallMNISTNet4Block:
+    variant = VARIANTS[name]
+    return SmallMNISTNet4Block(dropout=variant.dropout, batch_norm=variant.batch_norm)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("v1", 17_938), ("v2", 17_938), ("final", 18_434)]
+)
+def test_parameter_counts_are_the_published_ones(name, parameters):
+    assert count_parameters(build(name)) == parameters == VARIANTS[name].published.parameters
+    assert parameters < 20_000
+
+
+@pytest.mark.parametrize(
+    ("name", "forward_backward"), [("v1", "0.46"), ("v2", "0.46"), ("final", "0.85")]
+)
+def test_torchsummary_prints_the_published_memory(name, forward_backward, capsys):
+    summary(build(name), (1, 28, 28), device="cpu")
+    printed = capsys.readouterr().out
+    assert f"Forward/backward pass size (MB): {forward_backward}\n" in printed
+    assert "Params size (MB): 0.07\n" in printed
+
+
+def test_exactly_the_three_published_variants_exist_and_cannot_be_changed():
+    assert list(VARIANTS) == ["v1", "v2", "final"]
+    with pytest.raises(AttributeError):
+        VARIANTS["v1"].dropout = (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("v1", "1234"), ("v2", "12"), ("final", "123")])
+def test_dropout_modules_exist_only_after_the_blocks_that_have_a_rate(name, blocks):
+    model = build(name)
+    dropouts = [[m for m in pool if isinstance(m, nn.Dropout2d)] for pool in model.pools]
+    assert [bool(found) for found in dropouts] == [str(b) in blocks for b in (1, 2, 3, 4)]
+    assert all(m.p == 0.1 for found in dropouts for m in found)
+
+
+def test_batch_norm_follows_every_convolution_and_only_in_final():
+    for name, expected in (("v1", 0), ("v2", 0), ("final", 14)):
+        model = build(name)
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert len(norms) == expected
+        assert all(m.momentum == 0.1 for m in norms)
+    assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == 14
+
+
+def written_out(batch_norm: bool) -> nn.Sequential:
+    """The layout table of the README, spelled out layer by layer, without dropout."""
+
+    def conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+        layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        return [layer, nn.BatchNorm2d(outputs), nn.ReLU()] if batch_norm else [layer, nn.ReLU()]
+
+    return nn.Sequential(
+        *conv(1, 8, 3), *conv(8, 8, 3), *conv(8, 16, 3), *conv(16, 16, 1), nn.MaxPool2d(2),
+        *conv(16, 16, 3), *conv(16, 16, 3), *conv(16, 16, 1), nn.MaxPool2d(2),
+        *conv(16, 8, 3), *conv(8, 8, 3), *conv(8, 32, 3), *conv(32, 32, 1), nn.MaxPool2d(2),
+        *conv(32, 8, 3), *conv(8, 32, 3), *conv(32, 32, 1), nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_the_network_computes_what_the_layout_table_says(name):
+    torch.manual_seed(0)
+    model = build(name)
+    reference = written_out(model.batch_norm)
+    weights = zip(reference.state_dict(), model.state_dict().values(), strict=True)
+    reference.load_state_dict(dict(weights))
+    model.eval()
+    reference.eval()
+    images = torch.rand(5, 1, 28, 28)
+    torch.testing.assert_close(model(images), reference(images))
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_parameter_gets_a_gradient(name):
+    torch.manual_seed(0)
+    model = build(name)
+    model(torch.rand(64, 1, 28, 28)).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_logits_are_no_probabilities():
+    torch.manual_seed(0)
+    logits = build("v1").eval()(torch.rand(3, 1, 28, 28))
+    assert logits.shape == (3, 10) and logits.dtype == torch.float32
+    assert (logits < 0).any()
+
+
+def test_a_network_knows_its_variant():
+    assert [build(name).variant for name in VARIANTS] == list(VARIANTS)
+    other = SmallMNISTNet4Block(dropout=[0.1, 0, 0, 0.5], batch_norm=True)
+    assert other.variant == "dropout=(0.1, 0, 0, 0.5), batch_norm=True"
+    assert copy.deepcopy(other).variant == other.variant
+
+
+@pytest.mark.parametrize(
+    ("dropout", "message"),
+    [
+        ((0.1, 0.1, 0.1), "3 rates; expected 4"),
+        ((0.1,) * 5, "5 rates; expected 4"),
+        ((0.1, 1.0, 0, 0), r"block 2 is 1.0; expected a rate in \[0, 1\)"),
+        ((0.1, 0, 0, -0.1), "block 4 is -0.1"),
+        ((float("nan"), 0, 0, 0), "block 1 is nan"),
+    ],
+)
+def test_dropout_rates_that_make_no_sense_are_refused(dropout, message):
+    with pytest.raises(ValueError, match=message):
+        SmallMNISTNet4Block(dropout=dropout)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 28, 28), (1, 28, 28), (2, 1, 14, 14)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="one channel"):
+        build("v1")(torch.zeros(shape))

@@ -1,0 +1,476 @@
+"""fit against a plain loop, its determinism, and the objects around it."""
+
+import copy
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch.utils.data import DataLoader, TensorDataset
+from torchsummary import summary
+from torchvision import transforms
+
+import TrainingHelper
+import Visualization
+from DataPipeline import make_loaders
+from models import VARIANTS, SmallMNISTNet4Block
+from TrainingHelper import (
+    EarlyStopping,
+    History,
+    TrainingConfig,
+    derive_seed,
+    evaluate,
+    fit,
+    get_device,
+    memory_format,
+    predict,
+    set_seed,
+)
+
+CPU = torch.device("cpu")
+
+
+def build(name="final", seed=42):
+    set_seed(seed)
+    return SmallMNISTNet4Block(VARIANTS[name].dropout, VARIANTS[name].batch_norm)
+
+
+def bits(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_bits(left, right):
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def without_seconds(history):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in history.epochs]
+
+
+def train(data, config, name="final", **options):
+    model = build(name, config.seed)
+    loaders = make_loaders(data, config, CPU, num_workers=0)
+    return model, fit(model, *loaders, config, CPU, progress=False, **options)
+
+
+# --- fit ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["v1", "final"])
+def test_fit_does_what_the_plain_loop_does(small, name):
+    """The loop every reader would write, with the same batches and the same dropout masks."""
+    config = TrainingConfig(epochs=3, step_size=2)
+    ours, history = train(small, config, name)
+
+    # The other memory format rounds otherwise, and Adam's first steps blow that up.
+    model = build(name).to(memory_format=torch.channels_last)
+    train_loader, test_loader = make_loaders(small, config, CPU, num_workers=0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
+    for epoch in (1, 2, 3):
+        torch.manual_seed(derive_seed(42, epoch))
+        train_loader.set_epoch(epoch)
+        model.train()
+        loss_sum = hits = seen = 0
+        for images, labels in train_loader:
+            optimizer.zero_grad()
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item() * len(labels)
+            hits += (logits.argmax(1) == labels).sum().item()
+            seen += len(labels)
+        record = history.epochs[epoch - 1]
+        assert record["learning_rate"] == scheduler.get_last_lr()[0]
+        scheduler.step()
+        assert record["train_loss"] == pytest.approx(loss_sum / seen, rel=1e-3)
+        assert record["train_accuracy"] == pytest.approx(100 * hits / seen, abs=1)
+        model.eval()
+        with torch.no_grad():
+            logits = torch.cat([model(images) for images, _ in test_loader])
+        labels = small.test_labels
+        assert record["test_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), 1e-3)
+        accuracy = 100 * (logits.argmax(1) == labels).double().mean().item()
+        assert record["test_accuracy"] == pytest.approx(accuracy, abs=1)
+    for ours_now, theirs_now in zip(ours.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours_now, theirs_now, atol=2e-3, rtol=0)
+
+
+def test_fit_learns(small):
+    _, history = train(small, TrainingConfig(epochs=4))
+    losses = [record["train_loss"] for record in history.epochs]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.2
+    assert history.status == "finished" and len(history.epochs) == 4
+
+
+def test_one_seed_gives_one_result_and_another_another(small):
+    config = TrainingConfig(epochs=2)
+    (one, first), (two, second) = train(small, config), train(small, config)
+    assert same_bits(bits(one), bits(two))
+    assert without_seconds(first) == without_seconds(second)
+    other, _ = train(small, dataclasses.replace(config, seed=43))
+    assert not same_bits(bits(one), bits(other))
+
+
+def test_nothing_done_between_building_and_fitting_changes_a_bit(small):
+    config = TrainingConfig(epochs=2)
+    undisturbed, expected = train(small, config)
+
+    model = build()
+    loaders = make_loaders(small, config, CPU, num_workers=2)
+    summary(copy.deepcopy(model), (1, 28, 28), device="cpu")
+    Visualization.sample_digits(small.train_images, small.train_labels)
+    for loader in loaders:
+        list(loader)
+    next(iter(loaders[0]))
+    torch.rand(17), np.random.rand(3)
+    history = fit(model, *loaders, config, CPU, progress=False)
+    assert same_bits(bits(model), bits(undisturbed))
+    assert without_seconds(history) == without_seconds(expected)
+
+
+def test_fit_is_deterministic_where_the_caller_never_asked_for_it(small):
+    """fit seeds and asks for deterministic algorithms itself, whatever was set before."""
+    torch.use_deterministic_algorithms(False)
+    train(small, TrainingConfig(epochs=1))
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_plain_torchvision_pipeline_drops_in(small):
+    """Data, transforms and loader as in every tutorial, and no word of DataPipeline."""
+    augmentation = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomRotation(5),
+            transforms.ColorJitter(0.1, 0.1),
+            transforms.ToTensor(),
+            transforms.Normalize(0.1307, 0.3081),
+        ]
+    )
+
+    class Digits(torchvision.datasets.VisionDataset):
+        def __len__(self):
+            return len(small.train_labels)
+
+        def __getitem__(self, index):
+            return augmentation(small.train_images[index]), int(small.train_labels[index])
+
+    test = TensorDataset((small.test_images / 255 - 0.1307) / 0.3081, small.test_labels)
+    loaders = DataLoader(Digits(""), 32, shuffle=True), DataLoader(test, 100)
+    results = []
+    for _ in range(2):
+        model = build()
+        results.append(fit(model, *loaders, TrainingConfig(epochs=2), CPU, progress=False))
+    first, second = results
+    assert len(first.epochs) == 2 and first.epochs[1]["train_loss"] < first.epochs[0]["train_loss"]
+    assert without_seconds(first) == without_seconds(second)
+
+
+def test_any_iterable_of_batches_is_a_loader(small):
+    images = (small.test_images / 255 - 0.1307) / 0.3081
+    batches = list(zip(images.split(25), small.test_labels.split(25), strict=True))
+    history = fit(build(), batches, NoLength(batches), TrainingConfig(epochs=2), CPU, None, False)
+    assert len(history.epochs) == 2
+
+
+class NoLength:
+    """An iterable without a length."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def test_the_learning_rate_drops_when_the_protocol_says(small):
+    data = small.first(32)
+    _, history = train(data, TrainingConfig(epochs=15, patience=15))
+    rates = [record["learning_rate"] for record in history.epochs]
+    assert rates == pytest.approx([1e-3] * 7 + [1e-4] * 7 + [1e-5])
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(small):
+    config = TrainingConfig(epochs=20, patience=2, min_delta=100.0)
+    _, history = train(small.first(32), config)
+    assert history.status == "early stopping"
+    assert len(history.epochs) == 3  # the first counts as an improvement on nothing
+
+
+def test_losses_are_read_rarely_and_all_of_them(small, monkeypatch):
+    """One wait for the device every READ_EVERY steps and one for the rest."""
+    reads = []
+    original = TrainingHelper._read_losses
+    monkeypatch.setattr(TrainingHelper, "READ_EVERY", 4)
+    monkeypatch.setattr(
+        TrainingHelper,
+        "_read_losses",
+        lambda losses, *where: reads.append(len(losses)) or original(losses, *where),
+    )
+    train(small, TrainingConfig(epochs=1))
+    assert reads == [4, 4, 2]
+
+
+@pytest.mark.parametrize("bad_step", [1, 3, 10])
+def test_a_loss_that_is_not_finite_stops_training_and_is_located(small, bad_step):
+    class Poisoned:
+        def __init__(self, loader):
+            self.loader = loader
+            self.epoch = 0
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            for step, (images, labels) in enumerate(self.loader, 1):
+                poison = self.epoch == 2 and step == bad_step
+                yield (images * float("nan") if poison else images), labels
+
+    train_loader, test_loader = make_loaders(small, TrainingConfig(), CPU, num_workers=0)
+    model = build()
+    with pytest.raises(FloatingPointError, match=f"nan in epoch 2, step {bad_step};"):
+        fit(model, Poisoned(train_loader), test_loader, device=CPU, progress=False)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+def test_a_loader_made_for_another_seed_or_batch_size_is_refused(small):
+    loaders = make_loaders(small, TrainingConfig(), CPU, num_workers=0)
+    for config in (TrainingConfig(seed=7), TrainingConfig(batch_size=8)):
+        with pytest.raises(ValueError, match="the same config"):
+            fit(build(), *loaders, config, CPU, progress=False)
+
+
+def test_what_a_terminal_or_a_file_shows_is_a_line_an_epoch(small, capsys):
+    model = build()
+    loaders = make_loaders(small, TrainingConfig(epochs=2), CPU, num_workers=0)
+    fit(model, *loaders, TrainingConfig(epochs=2), CPU)
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line[:10] for line in lines[:2]] == ["epoch  1/2", "epoch  2/2"]
+    assert lines[2].startswith("finished after 2 whole epochs") and len(lines) == 3
+    assert printed.err == ""
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def test_evaluate_agrees_with_numpy(small):
+    model = build().eval()
+    _, loader = make_loaders(small, TrainingConfig(), CPU)
+    loss, accuracy = evaluate(model, loader, CPU)
+    logits, labels = (tensor.numpy() for tensor in predict(model, loader, CPU))
+    assert np.array_equal(labels, small.test_labels)
+    log_sums = np.log(np.exp(logits.astype(np.float64)).sum(1))
+    assert loss == pytest.approx((log_sums - logits[np.arange(100), labels]).mean(), rel=1e-5)
+    assert accuracy == pytest.approx(100 * (logits.argmax(1) == labels).mean())
+
+
+def test_evaluating_leaves_the_model_as_it_was(small):
+    model = build()
+    model.train()
+    before = bits(model)
+    _, loader = make_loaders(small, TrainingConfig(), CPU)
+    assert evaluate(model, loader, CPU) == evaluate(model, loader, CPU)  # dropout is off
+    assert model.training and same_bits(before, bits(model))
+
+
+# --- device, seed, config -------------------------------------------------------------------------
+
+
+def presence(monkeypatch, cuda, mps):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_device_is_the_fastest_present(monkeypatch, cuda, mps, expected):
+    presence(monkeypatch, cuda, mps)
+    assert get_device() == torch.device(expected)
+    assert get_device("cpu") == get_device(CPU) == CPU
+
+
+def test_a_preferred_device_that_is_absent_is_refused_with_those_present(monkeypatch):
+    presence(monkeypatch, cuda=False, mps=True)
+    with pytest.raises(ValueError, match="no device 'cuda' here; choose one of mps, cpu"):
+        get_device("cuda")
+    with pytest.raises(ValueError, match="no device 'gpu'"):
+        get_device("gpu")
+
+
+def test_channels_last_is_never_used_on_mps():
+    """BatchNorm2d's gradients are wrong there (pytorch/pytorch issue 175189)."""
+    assert memory_format(torch.device("mps")) is torch.contiguous_format
+    assert memory_format(torch.device("cuda")) is torch.channels_last
+    assert memory_format(torch.device("cpu")) is torch.channels_last
+
+
+def test_seeding_repeats_every_generator():
+    import random
+
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    set_seed(5)
+    first = draw()
+    set_seed(5)
+    assert draw() == first
+    set_seed(6)
+    assert draw() != first
+    for nonsense in (-1, 2**32, 1.5, "42", True):
+        with pytest.raises(ValueError, match="seed is"):
+            set_seed(nonsense)
+
+
+def test_derived_seeds_differ_for_every_epoch_and_chunk():
+    seeds = {derive_seed(42, epoch, chunk) for epoch in range(1, 41) for chunk in range(30)}
+    assert len(seeds) == 1200
+    assert derive_seed(42, 1) != derive_seed(1, 42)
+
+
+def test_the_defaults_are_the_published_protocol():
+    assert dataclasses.asdict(TrainingConfig()) == {
+        "seed": 42,
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 0.001,
+        "weight_decay": 0.0,
+        "step_size": 7,
+        "gamma": 0.1,
+        "patience": 10,
+        "min_delta": 0.001,
+    }
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainingConfig().epochs = 3
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"seed": -1},
+        {"seed": 1.0},
+        {"epochs": 0},
+        {"epochs": 2.5},
+        {"epochs": True},
+        {"batch_size": 0},
+        {"learning_rate": 0},
+        {"learning_rate": math.inf},
+        {"learning_rate": "0.1"},
+        {"weight_decay": -1e-4},
+        {"step_size": 0},
+        {"gamma": 0},
+        {"gamma": 1.5},
+        {"patience": 0},
+        {"min_delta": math.nan},
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(nonsense):
+    (name,) = nonsense
+    with pytest.raises(ValueError, match=f"{name} is .*; expected"):
+        TrainingConfig(**nonsense)
+
+
+# --- early stopping and history -------------------------------------------------------------------
+
+
+def test_early_stopping_follows_the_design():
+    """An epoch improves if its loss is under best - min_delta, and best moves only then."""
+    stopping = EarlyStopping(patience=3, min_delta=0.1)
+    losses = [1.0, 0.95, 0.91, 0.85, 0.76, 0.75, 0.9]
+    assert [stopping.step(loss) for loss in losses] == [False] * 6 + [True]
+    assert stopping.best == 0.85
+    assert EarlyStopping(patience=1).step(math.nan)
+
+
+def record(**values):
+    keys = TrainingHelper.RECORD
+    return {**dict.fromkeys(keys, 0.5), **values}
+
+
+def history_of(accuracies, **values):
+    epochs = [record(test_accuracy=a, train_accuracy=a - 2.0) for a in accuracies]
+    return History("v1", 42, **{"status": "finished", "epochs": epochs, **values})
+
+
+def test_a_history_knows_its_figures():
+    history = history_of([93.59, 98.99, 99.0, 99.4, 99.3])
+    assert history.first_epoch_at_99 == 3
+    assert history.final_accuracy == 99.3
+    assert history.best_accuracy == 99.4
+    assert history.gap == pytest.approx(2.0)
+    assert history.convergence_rate == 2.0
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_the_convergence_rule_gives_the_published_rates(name):
+    published = VARIANTS[name].published
+    accuracies = [98.0] * (published.first_epoch_at_99 - 1) + [99.1]
+    assert history_of(accuracies).convergence_rate == published.convergence_rate
+
+
+def test_not_reached_is_none():
+    history = history_of([98.0, 98.99])
+    assert history.first_epoch_at_99 is None and history.convergence_rate is None
+    with pytest.raises(ValueError, match="no whole epoch"):
+        _ = history_of([]).final_accuracy
+
+
+def test_a_history_survives_its_file(small, tmp_path):
+    _, history = train(small.first(64), TrainingConfig(epochs=2))
+    path = tmp_path / "new" / "run.json"
+    history.save(path)
+    assert History.load(path) == history
+    content = json.loads(path.read_text())
+    assert set(content) == {"variant", "seed", "status", "config", "environment", "epochs"}
+    assert content["variant"] == "final" and content["seed"] == 42
+    assert set(content["epochs"][0]) == {
+        "train_loss",
+        "test_loss",
+        "train_accuracy",
+        "test_accuracy",
+        "learning_rate",
+        "seconds",
+    }
+    assert content["environment"]["torch"] == torch.__version__.split("+")[0]
+    assert content["environment"]["threads"] == torch.get_num_threads()
+    assert [p.name for p in path.parent.iterdir()] == ["run.json"]
+
+
+def test_an_interrupted_run_is_kept_out_of_results(tmp_path):
+    interrupted = history_of([98.0], status="interrupted")
+    for folder in (tmp_path / "results", tmp_path / "results" / "runs"):
+        with pytest.raises(ValueError, match="whole runs only"):
+            interrupted.save(folder / "v1.json")
+        assert not folder.exists()
+    interrupted.save(tmp_path / "v1.json")
+    history_of([98.0]).save(tmp_path / "results" / "v1.json")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: text.replace('"status": "finished"', '"status": "done"'),
+        lambda text: text.replace('"seed": 42', '"seed": "42"'),
+        lambda text: text.replace('"seconds"', '"minutes"'),
+        lambda text: text.replace("0.5", "NaN"),
+        lambda text: text.replace("0.5", '"0.5"'),
+        lambda text: text.replace('"variant"', '"extra": 1, "variant"'),
+    ],
+)
+def test_a_file_that_holds_no_history_is_refused_by_name(tmp_path, damage):
+    path = tmp_path / "v1.json"
+    history_of([98.0]).save(path)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=r"v1\.json holds no training history"):
+        History.load(path)

@@ -1,0 +1,452 @@
+"""What the figures promise: they show the numbers given, all of them, and touch nothing else."""
+
+import io
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+import Visualization as viz
+
+EPOCH_1 = {"train_accuracy": 70.51, "test_accuracy": 93.59, "train_loss": 0.9, "test_loss": 0.2}
+
+
+def make_history(epochs=20, first=8, step=7, **changes):
+    """A run like v1's: 70 to 97 % in training, 93 to 99.4 % in the test."""
+    records = []
+    for k in range(epochs):
+        test = 99 + 0.004 * k if first and k + 1 >= first else 93.59 + 0.5 * k / epochs
+        records.append(
+            {
+                "train_loss": 0.9 * 0.8**k + 0.1,
+                "test_loss": 0.2 * 0.8**k + 0.02,
+                "train_accuracy": 97 - 26.49 * 0.6**k,
+                "test_accuracy": test,
+                "learning_rate": 0.001 * 0.1 ** (k // step),
+                "seconds": 9.0,
+            }
+            | changes
+        )
+    return SimpleNamespace(variant="v1", seed=42, epochs=records, first_epoch_at_99=first)
+
+
+def make_digits(count=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    logits = 3 * torch.randn(count, 10, generator=generator)
+    return images, labels, logits
+
+
+def draw(figure):
+    """The figure's pixels, [height, width, 4], with every warning an error."""
+    return imread(io.BytesIO(figure._repr_png_()))
+
+
+def pictures(figure):
+    """(caption, pixels) of each axes that holds a picture."""
+    return [(axes.get_title(), axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def lines(axes, label):
+    (line,) = (line for line in axes.lines if line.get_label() == label)
+    return line
+
+
+def verticals(axes):
+    return [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "-."]
+
+
+# All figures
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Every figure and what a notebook gets of it; the settings and pyplot's figures around it."""
+    plt.close("all")
+    settings = dict(matplotlib.rcParams)
+    images, labels, logits = make_digits()
+    predictions = logits.argmax(dim=1)
+    figures = {
+        "sample_digits": viz.sample_digits(images, labels),
+        "augmentations": viz.augmentations(images[0], images[1:4] / 255),
+        "training_curves": viz.training_curves(make_history()),
+        "confusion_matrix": viz.confusion_matrix(labels, predictions),
+        "confident_mistakes": viz.confident_mistakes(images, labels, logits),
+        "digit_accuracy": viz.digit_accuracy(labels, predictions),
+    }
+    outputs = {name: DisplayFormatter().format(figure)[0] for name, figure in figures.items()}
+    changed = {key for key, value in matplotlib.rcParams.items() if value != settings[key]}
+    return SimpleNamespace(
+        figures=figures, outputs=outputs, changed=changed, registered=plt.get_fignums()
+    )
+
+
+def test_figures_change_no_global_state_and_stay_out_of_pyplot(drawn):
+    assert drawn.registered == []
+    assert drawn.changed == set()
+
+
+def test_a_notebook_shows_each_figure_as_one_picture(drawn):
+    for name, output in drawn.outputs.items():
+        assert set(output) == {"image/png", "text/plain"}, name
+        assert imread(io.BytesIO(output["image/png"])).shape[1] == 800, name
+
+
+def test_no_text_is_cut_off_or_smaller_than_9_points(drawn):
+    for name, figure in drawn.figures.items():
+        for text in figure.findobj(matplotlib.text.Text):
+            assert text.get_fontsize() >= 9, (name, text)
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height, name
+
+
+def test_inputs_are_left_as_they_were():
+    images, labels, logits = make_digits()
+    predictions, augmented, history = logits.argmax(dim=1), images[1:4] / 255, make_history()
+    inputs = [images, labels, logits, predictions, augmented]
+    before = [tensor.clone() for tensor in inputs]
+    viz.sample_digits(images, labels)
+    viz.augmentations(images[0], augmented)
+    viz.training_curves(history)
+    viz.confusion_matrix(labels, predictions)
+    viz.confident_mistakes(images, labels, logits)
+    viz.digit_accuracy(labels, predictions)
+    assert all(torch.equal(old, new) for old, new in zip(before, inputs, strict=True))
+    assert history == make_history()
+
+
+# sample_digits and augmentations
+
+
+def test_samples_are_the_first_of_each_digit_in_digit_order():
+    images, _, _ = make_digits(40)
+    labels = torch.arange(39, -1, -1) % 10  # 9, 8, ... 0, 9, ...
+    shown = pictures(viz.sample_digits(images, labels, columns=10, rows=3))
+    assert [caption for caption, _ in shown] == [str(digit) for digit in range(10)] + [""] * 20
+    for place, (_, pixels) in enumerate(shown):
+        row, digit = divmod(place, 10)
+        index = [k for k in range(40) if labels[k] == digit][row]
+        np.testing.assert_allclose(pixels, images[index, 0].numpy() / 255, atol=1e-6)
+
+
+def test_samples_of_a_small_subset_say_which_digit_is_missing():
+    images, _, _ = make_digits(3)
+    figure = viz.sample_digits(images, torch.tensor([3, 0, 3]), columns=4, rows=2)
+    captions = [axes.get_title() for axes in figure.axes]
+    assert captions == ["0", "1: none", "2: none", "3", "", "", "", ""]
+    filled = [bool(axes.images) for axes in figure.axes]
+    assert filled == [True, False, False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize("count", [1, 5, 8])
+def test_augmentations_follow_their_original(count):
+    images, _, _ = make_digits(count + 1)
+    augmented = images[1:] / 255
+    shown = pictures(viz.augmentations(images[0], augmented))
+    assert [caption for caption, _ in shown] == [
+        "original",
+        *(f"augmented {k}" for k in range(1, count + 1)),
+    ]
+    np.testing.assert_allclose(shown[0][1], images[0, 0].numpy() / 255, atol=1e-6)
+    for k in range(count):
+        np.testing.assert_array_equal(shown[k + 1][1], augmented[k, 0].numpy())
+
+
+def test_pictures_share_one_grey_scale():
+    image = torch.full((1, 28, 28), 128, dtype=torch.uint8)
+    figure = viz.augmentations(image, torch.full((2, 1, 28, 28), 0.5))
+    assert {axes.images[0].get_clim() for axes in figure.axes} == {(0, 1)}
+
+
+# training_curves
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("epochs", [1, 2, 20, 200])
+def test_curves_show_every_epoch_of_the_history(epochs):
+    history = make_history(epochs, first=None)
+    figure = viz.training_curves(history)
+    draw(figure)
+    for axes, what in zip(figure.axes, ("accuracy", "loss"), strict=True):
+        for part in ("train", "test"):
+            line = lines(axes, part)
+            assert list(line.get_xdata()) == list(range(1, epochs + 1))
+            assert list(line.get_ydata()) == [e[f"{part}_{what}"] for e in history.epochs]
+            assert line.get_marker() not in ("", "None")
+            low, high = axes.get_ylim()
+            assert low <= min(line.get_ydata()) and max(line.get_ydata()) <= high
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == int(tick) and 1 <= tick <= epochs for tick in ticks)
+
+
+def test_train_and_test_differ_in_more_than_colour():
+    for axes in viz.training_curves(make_history()).axes:
+        train, test = lines(axes, "train"), lines(axes, "test")
+        assert train.get_linestyle() != test.get_linestyle()
+        assert train.get_marker() != test.get_marker()
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(20, 8), (1, 1), (20, 20)])
+def test_the_first_epoch_at_99_is_marked_and_named(epochs, first):
+    history = make_history(epochs, first)
+    figure = viz.training_curves(history)
+    (star,) = (line for line in figure.axes[0].lines if line.get_marker() == "*")
+    accuracy = history.epochs[first - 1]["test_accuracy"]
+    assert (list(star.get_xdata()), list(star.get_ydata())) == ([first], [accuracy])
+    assert f"first test accuracy of 99 %+: epoch {first} (99.{accuracy * 100 % 100:02.0f} %)" in (
+        legend(figure)
+    )
+    assert list(lines(figure.axes[0], "99 %").get_ydata()) == [99, 99]
+
+
+def test_a_run_that_never_reaches_99_says_so():
+    figure = viz.training_curves(make_history(first=None))
+    assert not [line for line in figure.axes[0].lines if line.get_marker() == "*"]
+    assert "99 % (not reached by the test accuracy)" in legend(figure)
+
+
+def test_learning_rate_changes_are_marked_between_the_epochs_and_labelled():
+    figure = viz.training_curves(make_history(20, step=7))
+    for axes in figure.axes:
+        assert verticals(axes) == [7.5, 14.5]
+    assert texts(figure.axes[1]) == ["lr 0.0001", "lr 1e-05"]
+    constant = viz.training_curves(make_history(20, step=100))
+    assert verticals(constant.axes[0]) == [] and texts(constant.axes[1]) == []
+
+
+def test_a_rate_that_changes_every_epoch_leaves_room_between_its_labels():
+    figure = viz.training_curves(make_history(60, step=1))
+    draw(figure)
+    assert len(verticals(figure.axes[0])) == 59
+    boxes = [text.get_window_extent() for text in figure.axes[1].texts]
+    assert len(boxes) > 10
+    assert all(a.x1 <= b.x0 for a, b in pairwise(boxes))
+
+
+def test_the_accuracy_axis_gives_the_last_points_room_and_is_labelled_in_per_cent():
+    axes = viz.training_curves(make_history()).axes[0]
+    height = {a: axes.transData.transform((1, a))[1] for a in (70, 90, 99, 99.5)}
+    assert height[99.5] - height[99] > 0.3 * (height[90] - height[70]) > 0
+    axes.figure.draw_without_rendering()
+    labels = {tick.get_text() for tick in axes.get_yticklabels()}
+    assert {"70", "90", "99"} <= labels
+    assert "%" in axes.get_ylabel() and "stretched" in axes.get_ylabel()
+
+
+@pytest.mark.parametrize(("loss", "scale"), [(0.1, "log"), (0.0, "linear")])
+def test_the_loss_axis_is_logarithmic_unless_that_would_hide_a_loss_of_0(loss, scale):
+    axes = viz.training_curves(make_history(3, first=None, test_loss=loss)).axes[1]
+    assert axes.get_yscale() == scale
+    assert ("logarithmic" in axes.get_ylabel()) == (scale == "log")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"train_accuracy": 100.0, "test_accuracy": 100.0, "train_loss": 0.0, "test_loss": 0.0},
+        {"train_accuracy": 0.0, "test_accuracy": 0.0, "train_loss": 90.0, "test_loss": 9e9},
+        {"train_loss": math.nan, "test_loss": math.nan},
+    ],
+)
+def test_perfect_and_diverged_runs_are_drawn_within_the_axes(extreme):
+    figure = viz.training_curves(make_history(3, first=None, **extreme))
+    draw(figure)
+    for axes, what in zip(figure.axes, ("accuracy", "loss"), strict=True):
+        shown = lines(axes, "test").get_ydata()
+        places = axes.transAxes.inverted().transform(
+            axes.transData.transform([(1, y) for y in shown if not math.isnan(y)] or [(1, 1)])
+        )
+        assert ((places[:, 1] > 0) & (places[:, 1] < 1)).all() or math.isnan(shown[0]), what
+
+
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        ([], "no epochs"),
+        ([EPOCH_1], "epoch 1 of the history"),  # no learning rate
+        ([EPOCH_1 | {"learning_rate": 1.0, "test_accuracy": 100.5}], "accuracies from 0 to 100 %"),
+        ([EPOCH_1 | {"learning_rate": 1.0, "train_accuracy": math.nan}], "pass a history as fit"),
+    ],
+)
+def test_curves_refuse_a_history_they_cannot_draw(epochs, message):
+    history = SimpleNamespace(variant="v1", seed=42, epochs=epochs, first_epoch_at_99=None)
+    with pytest.raises(ValueError, match=message):
+        viz.training_curves(history)
+
+
+# confusion_matrix and digit_accuracy
+
+
+def count_pairs(labels, predictions):
+    counts = [[0] * 10 for _ in range(10)]
+    for true, predicted in zip(labels.tolist(), predictions.tolist(), strict=True):
+        counts[true][predicted] += 1
+    return counts
+
+
+def test_confusion_cells_are_the_counts_true_on_y_predicted_on_x():
+    _, labels, logits = make_digits(500)
+    predictions = torch.where(torch.arange(500) % 3 == 0, logits.argmax(dim=1), labels)
+    axes = viz.confusion_matrix(labels, predictions).axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    counts = count_pairs(labels, predictions)
+    assert cells == {(p, t): str(counts[t][p]) for t in range(10) for p in range(10)}
+    assert axes.get_xlabel() == "predicted digit" and axes.get_ylabel() == "true digit"
+    wrong = sum(counts[t][p] for t in range(10) for p in range(10) if t != p)
+    assert f"{wrong} mistakes in 500 images" in axes.get_title()
+
+
+def test_confusion_shades_the_share_of_mistakes_and_not_the_diagonal():
+    labels = torch.tensor([0] * 100 + [1] * 10)
+    predictions = torch.tensor([0] * 98 + [5] * 2 + [1] * 9 + [7])
+    shares = viz.confusion_matrix(labels, predictions).axes[0].images[0].get_array()
+    assert shares.mask.tolist() == np.eye(10, dtype=bool).tolist()
+    assert (shares[0, 5], shares[1, 7]) == (2, 10)
+    assert shares.sum() == 12
+
+
+def test_confusion_counts_are_legible_on_every_shade():
+    def luminance(colour):
+        c = np.array(to_rgb(colour))
+        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        return linear @ (0.2126, 0.7152, 0.0722)
+
+    labels = torch.arange(10).repeat_interleave(200)
+    predictions = torch.cat([torch.arange(200) % (digit + 2) for digit in range(10)]) % 10
+    axes = viz.confusion_matrix(labels, predictions).axes[0]
+    shades = axes.images[0].to_rgba(axes.images[0].get_array())
+    for text in axes.texts:
+        x, y = text.get_position()
+        pair = sorted((luminance(shades[y, x, :3]), luminance(text.get_color())))
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (y, x)
+    assert {text.get_color() for text in axes.texts} == {"black", "white"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_perfect_model_and_absent_digits_are_drawn():
+    labels = torch.tensor([0, 1, 1, 7])
+    for function in (viz.confusion_matrix, viz.digit_accuracy):
+        figure = function(labels, labels)
+        draw(figure)
+        assert "0 mistakes in 4 images" in figure.axes[0].get_title()
+
+
+def test_digit_accuracy_shows_each_digit_its_errors_and_the_whole():
+    labels = torch.tensor([0] * 4 + [1] * 10 + [9] * 2)
+    predictions = torch.tensor([0, 0, 0, 3] + [1] * 9 + [7] + [9] * 2)
+    figure = viz.digit_accuracy(labels, predictions)
+    axes = figure.axes[0]
+    (points,) = (line for line in axes.lines if line.get_marker() == "o")
+    assert list(points.get_xdata()) == [0, 1, 9]
+    assert list(points.get_ydata()) == [75, 90, 100]
+    assert texts(axes) == ["75.00", "90.00", "100.00"]
+    names = [tick.get_text().split("\n") for tick in axes.get_xticklabels()]
+    assert names[:3] == [["0", "1 wrong", "of 4"], ["1", "1 wrong", "of 10"], ["2", "no", "images"]]
+    assert names[9] == ["9", "0 wrong", "of 2"]
+    assert legend(figure) == ["all digits: 87.50 %"]
+    assert all(tick <= 100 for tick in axes.get_yticks())
+
+
+# confident_mistakes
+
+
+def test_mistakes_are_the_surest_wrong_predictions_in_order():
+    images, labels, logits = make_digits(200)
+    mistakes = []
+    for index in range(200):
+        exps = [math.exp(value) for value in logits[index].tolist()]
+        predicted = exps.index(max(exps))
+        if predicted != labels[index]:
+            mistakes.append((100 * max(exps) / sum(exps), index, predicted))
+    mistakes.sort(reverse=True)
+    figure = viz.confident_mistakes(images, labels, logits, count=7)
+    assert len(mistakes) > 7
+    assert figure.get_suptitle() == f"The surest 7 of {len(mistakes)} mistakes in 200 images"
+    shown = pictures(figure)
+    assert len(shown) == 7
+    for (caption, pixels), (percent, index, predicted) in zip(shown, mistakes, strict=False):
+        sure = f"{percent:.1f} %" if percent < 99.95 else "> 99.9 %"
+        assert caption == f"true {labels[index]}, predicted {predicted}, {sure}"
+        np.testing.assert_allclose(pixels, images[index, 0].numpy() / 255, atol=1e-6)
+
+
+def test_mistakes_too_sure_for_float32_are_still_in_order():
+    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    logits = torch.zeros(3, 10)
+    logits[torch.arange(3), torch.tensor([1, 2, 3])] = torch.tensor([20.0, 30.0, 25.0])
+    shown = pictures(viz.confident_mistakes(images, torch.zeros(3, dtype=torch.int64), logits))
+    assert [caption for caption, _ in shown] == [
+        f"true 0, predicted {predicted}, > 99.9 %" for predicted in (2, 3, 1)
+    ]
+
+
+def test_fewer_mistakes_than_asked_for_are_all_shown():
+    images, labels, _ = make_digits(20)
+    logits = 5 * torch.nn.functional.one_hot(labels, 10).float()
+    logits[4] = logits[4].roll(1)
+    figure = viz.confident_mistakes(images, labels, logits, count=12)
+    assert len(pictures(figure)) == 1
+    assert figure.get_suptitle() == "The surest 1 of 1 mistake in 20 images"
+
+
+def test_no_mistakes_yield_a_figure_that_says_so():
+    images, labels, _ = make_digits(20)
+    figure = viz.confident_mistakes(images, labels, torch.nn.functional.one_hot(labels, 10) * 1.0)
+    assert texts(figure) == ["Nothing to show: 0 mistakes in 20 images"]
+    assert draw(figure).min() < 0.5  # the words are there to see
+
+
+# Refusals
+
+IMAGES, LABELS, LOGITS = make_digits(5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: viz.sample_digits(IMAGES / 255, LABELS), r"images: got float \[5, 1, 28, 28\]"),
+        (lambda: viz.sample_digits(IMAGES[:, 0], LABELS), r"images: got uint8 \[5, 28, 28\]"),
+        (lambda: viz.sample_digits(IMAGES[:0], LABELS[:0]), "images: got .* one or more images"),
+        (lambda: viz.sample_digits(IMAGES, LABELS[:4]), "'images': 5, 'labels': 4"),
+        (lambda: viz.sample_digits(IMAGES, LABELS, columns=11), "columns is 11"),
+        (lambda: viz.sample_digits(IMAGES, LABELS, rows=0), "rows is 0"),
+        (lambda: viz.augmentations(IMAGES, IMAGES / 255), r"image: got uint8 \[5, 1, 28, 28\]"),
+        (lambda: viz.augmentations(IMAGES[0], IMAGES), "augmented: got uint8"),
+        (lambda: viz.augmentations(IMAGES[0], IMAGES[:0] / 255), "augmented: got .* one or more"),
+        (lambda: viz.augmentations(IMAGES[0], IMAGES / 255 - 0.4), "before normalisation"),
+        (lambda: viz.augmentations(IMAGES[0], IMAGES / 100), "before normalisation"),
+        (lambda: viz.confusion_matrix(LABELS, LOGITS), r"predictions: got float \[5, 10\]"),
+        (lambda: viz.confusion_matrix(LABELS.tolist(), LABELS), "labels: got list"),
+        (lambda: viz.confusion_matrix(LABELS, LABELS[:3]), "'labels': 5, 'predictions': 3"),
+        (lambda: viz.digit_accuracy(LABELS, LABELS + 9), "predictions: got values from"),
+        (lambda: viz.digit_accuracy(LABELS - 10, LABELS), "labels: got values from -"),
+        (lambda: viz.digit_accuracy(LABELS.int(), LABELS), r"expected a tensor int64 \[N\]"),
+        (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS[:, :9]), r"float \[N, 10\]"),
+        (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS[:2]), "'logits': 2"),
+        (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS / 0), "NaN or infinity"),
+        (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS, count=0), "count is 0"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert "expected" in str(error.value) and "\n" not in str(error.value)
