@@ -366,7 +366,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 # --- loaders --------------------------------------------------------------------------------------
 
 TRAIN_CHUNK = 2048  # images that a worker augments at once, about; whole batches of them
-TEST_CHUNK = 1000
+TEST_CHUNK = 250  # with more of them the activations leave the processor's cache
 
 
 class _Chunks(Dataset):

@@ -584,7 +584,7 @@ def test_processes_that_start_at_once_all_get_their_data(small, serve, tmp_path,
         assert_is(load_mnist(root), small)
         return "loaded"
 
-    for attempt in range(5):
+    for attempt in range(3):
         root = tmp_path / str(attempt)
         if there == "half":
             put(root, dict(list(small.items())[:2]))

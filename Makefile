@@ -1,0 +1,64 @@
+# make notebooks   MNIST, then the three notebooks, executed in place
+# make test        the tests
+# make quick       the three notebooks, one epoch on 4,096 images, under build/quick
+# make lab         JupyterLab
+# make torture     hundreds of faults inflicted on checkpoints, data and training
+# make bench       an epoch against the usual loop's, side by side
+#
+# Each sets up what it needs, in .venv or in VENV=PATH.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NOTEBOOKS := MNIST_Classifier_v1 MNIST_Classifier_v2 MNIST_Classifier_Final
+PAPERMILL := $(BIN)/papermill --cwd . --kernel python3 --no-progress-bar --stdout-file - --log-level ERROR
+STRIP := "metadata.papermill metadata.language_info cell.metadata.papermill"
+
+.PHONY: notebooks test quick lab torture bench clean
+.DELETE_ON_ERROR:
+
+notebooks: $(READY)
+	@mkdir -p build/notebooks
+	@$(BIN)/python -c "from DataPipeline import load_mnist; load_mnist()"
+	@$(BIN)/python -c "from TrainingHelper import delete_finished_checkpoints as d; d('checkpoints')"
+	@for name in $(NOTEBOOKS); do \
+	    echo "== $$name.ipynb"; \
+	    $(PAPERMILL) $$name.ipynb build/notebooks/$$name.ipynb || exit 1; \
+	    $(BIN)/jupyter nbconvert --log-level ERROR --to notebook --coalesce-streams --inplace \
+	        build/notebooks/$$name.ipynb || exit 1; \
+	    $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys $(STRIP) \
+	        build/notebooks/$$name.ipynb || exit 1; \
+	    mv build/notebooks/$$name.ipynb $$name.ipynb || exit 1; \
+	done
+
+test: $(READY)
+	@$(BIN)/python -m pytest -m "not torture"
+
+torture: $(READY)
+	@$(BIN)/python -m pytest -m torture
+
+quick: $(READY)
+	@rm -rf build/quick && mkdir -p build/quick
+	@for name in $(NOTEBOOKS); do \
+	    echo "== build/quick/$$name.ipynb"; \
+	    $(PAPERMILL) -p EPOCHS 1 -p TRAIN_IMAGES 4096 -p OUT_DIR build/quick \
+	        $$name.ipynb build/quick/$$name.ipynb || exit 1; \
+	done
+
+lab: $(READY)
+	@$(BIN)/jupyter lab
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/epoch_time.py
+
+clean:
+	rm -rf build checkpoints
+
+$(READY): requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
+	    echo "This needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is none of them: name one, as in" \
+	        "make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
