@@ -1,4 +1,4 @@
-# make notebooks   MNIST, then the three notebooks, executed in place
+# make notebooks   MNIST, then the three notebooks, executed in place (-j2: two at a time)
 # make test        the tests
 # make quick       the three notebooks, one epoch on 4,096 images, under build/quick
 # make lab         JupyterLab
@@ -15,22 +15,24 @@ NOTEBOOKS := MNIST_Classifier_v1 MNIST_Classifier_v2 MNIST_Classifier_Final
 PAPERMILL := $(BIN)/papermill --cwd . --kernel python3 --no-progress-bar --stdout-file - --log-level ERROR
 STRIP := "metadata.papermill metadata.language_info cell.metadata.papermill"
 
-.PHONY: notebooks test quick lab torture bench clean
+.PHONY: notebooks $(NOTEBOOKS) data test quick lab torture bench clean
 .DELETE_ON_ERROR:
 
-notebooks: $(READY)
+notebooks: $(NOTEBOOKS)
+
+$(NOTEBOOKS): data
 	@mkdir -p build/notebooks
+	@echo "== $@.ipynb"
+	@$(PAPERMILL) $@.ipynb build/notebooks/$@.ipynb
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --coalesce-streams --inplace \
+	    build/notebooks/$@.ipynb
+	@$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys $(STRIP) \
+	    build/notebooks/$@.ipynb
+	@mv build/notebooks/$@.ipynb $@.ipynb
+
+data: $(READY)
 	@$(BIN)/python -c "from DataPipeline import load_mnist; load_mnist()"
 	@$(BIN)/python -c "from TrainingHelper import delete_finished_checkpoints as d; d('checkpoints')"
-	@for name in $(NOTEBOOKS); do \
-	    echo "== $$name.ipynb"; \
-	    $(PAPERMILL) $$name.ipynb build/notebooks/$$name.ipynb || exit 1; \
-	    $(BIN)/jupyter nbconvert --log-level ERROR --to notebook --coalesce-streams --inplace \
-	        build/notebooks/$$name.ipynb || exit 1; \
-	    $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys $(STRIP) \
-	        build/notebooks/$$name.ipynb || exit 1; \
-	    mv build/notebooks/$$name.ipynb $$name.ipynb || exit 1; \
-	done
 
 test: $(READY)
 	@$(BIN)/python -m pytest -m "not torture"

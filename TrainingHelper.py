@@ -3,6 +3,7 @@
 One seed rules a run. `fit` seeds every generator anew from (seed, epoch) when an epoch starts, so
 nothing that happened before it, a killed process included, changes a bit of what follows.
 Losses and hits stay on the device and are read every READ_EVERY steps, never every step.
+Importing this module sets torch to one CPU thread.
 """
 
 from __future__ import annotations
@@ -42,6 +43,28 @@ PROJECT = Path(__file__).resolve().parent
 READ_EVERY = 64  # steps between two looks at the losses on the device: two a chunk of images
 CLASSES = 10
 Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _set_up_cpu() -> None:
+    """Make torch fit for small steps on a CPU; benchmarks/README.md has the measurements.
+
+    One thread: a step is hundreds of small operations, at each of which two threads wait for each
+    other, on a busy or virtual machine for longer than they save. It also makes a run's bits
+    independent of the number of cores.
+
+    glibc gives large freed blocks back to the system at once, so each step's activations would be
+    mapped and zeroed anew; it is asked to keep them. Other C libraries are left as they are.
+    """
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+        with contextlib.suppress(AttributeError, OSError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(trim_threshold, 2**31 - 1)
+            libc.mallopt(mmap_threshold, 2**30)
+
+
+_set_up_cpu()
 
 
 # --- device and seed ------------------------------------------------------------------------------
@@ -85,20 +108,6 @@ def set_seed(seed: int = 42) -> None:
     # Filling fresh memory would cost time and hides nothing here: all of it is written first.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc, where it is, to keep the memory that tensors free, for the next ones.
-
-    It returns large blocks to the system at once, so every step's activations would be mapped and
-    zeroed anew: with batch normalisation a sixth of the time on a CPU. Does nothing elsewhere.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    with contextlib.suppress(AttributeError, OSError):
-        if sys.platform == "linux":
-            libc = ctypes.CDLL(None)
-            libc.mallopt(trim_threshold, 2**31 - 1)
-            libc.mallopt(mmap_threshold, 2**30)
 
 
 def derive_seed(*numbers: int) -> int:
@@ -576,25 +585,55 @@ def _differences(there: dict, here: dict) -> str:
 # --- fit ------------------------------------------------------------------------------------------
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+class _Stops:
+    """Notes Ctrl-C and SIGTERM, inside a with statement, for fit to obey between two steps.
 
+    An exception raised wherever the signal finds the program is lost while a worker is forked, and
+    may leave a lock of the workers' queues held for good. So only a second signal raises at once,
+    for a loader that hangs, and none while fit puts things in order.
+    """
 
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception for a while, so that fit ends as cleanly as by Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signal handlers
-        return
+    def __init__(self) -> None:
+        self.arrived: list[int] = []
+        self.at_once = True
+        self.process = os.getpid()
+        self.previous: dict[int, object] = {}
 
-    def handler(number: int, frame: object) -> None:
-        raise _Terminated
+    def __enter__(self) -> _Stops:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self.previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self.previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
+        return self
 
-    previous = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if os.getpid() == self.process:
+            self.arrived.append(number)
+            if len(self.arrived) > 1 and self.at_once:
+                raise KeyboardInterrupt
+        elif number == signal.SIGTERM:  # in a worker just forked; an interrupt is not for it
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal has arrived."""
+        if self.arrived:
+            raise KeyboardInterrupt
+
+    def hold(self) -> None:
+        """Let nothing raise from here on: no further signal, and no worker that dies of one."""
+        self.at_once = False
+        if hasattr(signal, "SIGCHLD") and callable(before := signal.getsignal(signal.SIGCHLD)):
+
+            def quiet(number: int, frame: object) -> None:
+                with contextlib.suppress(RuntimeError):  # a DataLoader finds it dead later, too
+                    before(number, frame)
+
+            signal.signal(signal.SIGCHLD, quiet)
 
 
 class _Run:
@@ -691,7 +730,9 @@ def _read_losses(losses: list[torch.Tensor], epoch: int, step: int) -> list[floa
     return values
 
 
-def _train_epoch(run: _Run, loader: Loader, epoch: int, bar: tqdm) -> tuple[float, float]:
+def _train_epoch(
+    run: _Run, loader: Loader, epoch: int, stops: _Stops, bar: tqdm
+) -> tuple[float, float]:
     """Train for one epoch; the mean loss and the accuracy (per cent) over its images."""
     losses: list[float] = []
     unread: list[torch.Tensor] = []
@@ -699,6 +740,7 @@ def _train_epoch(run: _Run, loader: Loader, epoch: int, bar: tqdm) -> tuple[floa
     sizes: list[int] = []
     run.model.train()
     for images, labels in _batches(loader, run.device, "train"):
+        stops.check()
         run.optimizer.zero_grad(set_to_none=True)
         logits = run.model(images)
         loss = F.cross_entropy(logits, labels)
@@ -718,18 +760,19 @@ def _train_epoch(run: _Run, loader: Loader, epoch: int, bar: tqdm) -> tuple[floa
 
 
 def _run_epoch(
-    run: _Run, train_loader: Loader, test_loader: Loader, epoch: int, progress: _Progress
+    run: _Run, train_loader: Loader, test_loader: Loader, stops: _Stops, progress: _Progress
 ) -> None:
     """One whole epoch: train, evaluate, take the scheduler's and early stopping's step, record."""
     started = time.perf_counter()
     config, history = run.config, run.history
+    epoch = len(history.epochs) + 1
     set_seed(derive_seed(config.seed, epoch))
     if hasattr(train_loader, "set_epoch"):
         train_loader.set_epoch(epoch)
     learning_rate = run.optimizer.param_groups[0]["lr"]
     steps = len(train_loader) if hasattr(train_loader, "__len__") else None
     with progress.bar(f"epoch {epoch:2}/{config.epochs}", steps) as bar:
-        train_loss, train_accuracy = _train_epoch(run, train_loader, epoch, bar)
+        train_loss, train_accuracy = _train_epoch(run, train_loader, epoch, stops, bar)
         test_loss, test_accuracy = evaluate(run.model, test_loader, run.device)
     if not math.isfinite(test_loss):
         raise FloatingPointError(
@@ -790,7 +833,6 @@ def fit(
                 f"the train loader was made for {name} {there}, and the config says {here}; "
                 "make the loaders with the same config."
             )
-    keep_freed_memory()
     run = _Run(model, config, get_device(device), getattr(train_loader, "checksum", None))
     history = run.history
     show = _Progress(progress)
@@ -806,31 +848,33 @@ def fit(
         show.say(f"{checkpoint} holds this run up to epoch {done}: going on with {done + 1}.")
 
     state = run.state()
-    terminated = False
-    try:
-        with _sigterm_raises():
+    with _Stops() as stops:
+        try:
             if checkpoint is not None and not resumed:
                 save_checkpoint(checkpoint, state)  # a place that cannot be written is found now
             while history.status == "interrupted":
-                _run_epoch(run, train_loader, test_loader, len(history.epochs) + 1, show)
+                _run_epoch(run, train_loader, test_loader, stops, show)
                 whole = run.state()
                 if checkpoint is not None:
                     save_checkpoint(checkpoint, whole)
                 state = whole
                 show.epoch(history)
-    except (KeyboardInterrupt, _Terminated) as stop:
-        run.restore(state)
-        terminated = isinstance(stop, _Terminated)
-    except BaseException as error:
-        run.restore(state)
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-            raise RuntimeError(
-                f"a worker process of the data loader died in epoch {len(history.epochs) + 1} "
-                f"({error}), perhaps for want of memory; call fit again"
-                + (" to go on from the checkpoint." if checkpoint is not None else ".")
-            ) from error
-        raise
+        except BaseException as error:
+            if stops.arrived:
+                stops.hold()
+            run.restore(state)
+            worker_died = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+            if signal.SIGTERM in stops.arrived or (stops.arrived and worker_died):
+                pass  # workers that got the signal too may fail in many ways
+            elif worker_died:
+                raise RuntimeError(
+                    f"a worker process of the data loader died in epoch {len(history.epochs) + 1} "
+                    f"({error}), perhaps for want of memory; call fit again"
+                    + (" to go on from the checkpoint." if checkpoint is not None else ".")
+                ) from error
+            elif not isinstance(error, KeyboardInterrupt):
+                raise
     show.close(history)
-    if terminated:
+    if signal.SIGTERM in stops.arrived:
         signal.raise_signal(signal.SIGTERM)
     return history
