@@ -1,9 +1,11 @@
 # make notebooks   MNIST, then the three notebooks, executed in place (-j2: two at a time)
 # make test        the tests
 # make quick       the three notebooks, one epoch on 4,096 images, under build/quick
+# make figures     the curves of results/*.json as results/*.png
 # make lab         JupyterLab
 # make torture     hundreds of faults inflicted on checkpoints, data and training
 # make bench       an epoch against the usual loop's, side by side
+# make clean       remove build/ and checkpoints/: every run starts afresh
 #
 # Each sets up what it needs, in .venv or in VENV=PATH.
 
@@ -15,7 +17,7 @@ NOTEBOOKS := MNIST_Classifier_v1 MNIST_Classifier_v2 MNIST_Classifier_Final
 PAPERMILL := $(BIN)/papermill --cwd . --kernel python3 --no-progress-bar --stdout-file - --log-level ERROR
 STRIP := "metadata.papermill metadata.language_info cell.metadata.papermill"
 
-.PHONY: notebooks $(NOTEBOOKS) data test quick lab torture bench clean
+.PHONY: notebooks $(NOTEBOOKS) data test quick figures lab torture bench clean
 .DELETE_ON_ERROR:
 
 notebooks: $(NOTEBOOKS)
@@ -48,11 +50,18 @@ quick: $(READY)
 	        $$name.ipynb build/quick/$$name.ipynb || exit 1; \
 	done
 
+figures: $(READY)
+	@for name in v1 v2 final; do \
+	    $(BIN)/python -c "from TrainingHelper import History; import Visualization; \
+	        h = History.load('results/$$name.json'); \
+	        Visualization.training_curves(h).savefig('results/$$name.png')" || exit 1; \
+	done
+
 lab: $(READY)
 	@$(BIN)/jupyter lab
 
 bench: $(READY)
-	@$(BIN)/python benchmarks/epoch_time.py
+	@$(BIN)/python benchmarks/epoch_time.py --json benchmarks/epoch_time.json
 
 clean:
 	rm -rf build checkpoints

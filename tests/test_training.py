@@ -422,6 +422,21 @@ def test_not_reached_is_none():
         _ = history_of([]).final_accuracy
 
 
+def test_a_history_beside_the_published_figures():
+    table = history_of([93.6, 98.0, 99.12, 99.4]).beside(VARIANTS["v1"].published, 17_938)
+    assert "| parameters | 17,938 | 17,938 |" in table
+    assert "| epoch 1, train accuracy | 70.51 % | 91.60 % |" in table
+    assert "| epoch 1, test accuracy | 93.59 % | 93.60 % |" in table
+    assert "| first epoch at 99 %+ (test) | 8 (99.13 %) | 3 (99.12 %) |" in table
+    assert "| final test accuracy | 99.36 % | 99.40 % |" in table
+    assert "| convergence rate | 0.75 | 2.00 |" in table
+    assert "| gap, test - train, last epoch | +2.4 points | +2.00 points |" in table
+    slow = history_of([98.0]).beside(VARIANTS["v2"].published, 17_938)
+    assert "| first epoch at 99 %+ (test) | 6 (99.20 %) | not reached |" in slow
+    assert "| convergence rate | 1.00 | not reached |" in slow
+    assert "| gap, test - train, last epoch | not published | +2.00 points |" in slow
+
+
 def test_a_history_survives_its_file(small, tmp_path):
     _, history = train(small.first(64), TrainingConfig(epochs=2))
     path = tmp_path / "new" / "run.json"

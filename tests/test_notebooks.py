@@ -1,0 +1,221 @@
+"""The notebooks: a quick run of each, and what is committed against VARIANTS and results/."""
+
+import ast
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from models import VARIANTS, SmallMNISTNet4Block, count_parameters
+from TrainingHelper import History
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = {
+    "v1": "MNIST_Classifier_v1.ipynb",
+    "v2": "MNIST_Classifier_v2.ipynb",
+    "final": "MNIST_Classifier_Final.ipynb",
+}
+each_variant = pytest.mark.parametrize("name", list(NOTEBOOKS))
+
+
+def committed(name):
+    return nbformat.read(PROJECT / NOTEBOOKS[name], as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def shown(notebook, mimetype):
+    """All outputs of a type as text; stream output counts as text/plain."""
+    for output in outputs(notebook):
+        if output.output_type == "stream" and mimetype == "text/plain":
+            yield output.text
+        elif mimetype in output.get("data", {}):
+            yield output["data"][mimetype]
+
+
+def papermill(source, target, **parameters):
+    command = [sys.executable, "-m", "papermill", "--cwd", PROJECT, "--kernel", "python3"]
+    for name, value in parameters.items():
+        command += ["-p", name, str(value)]
+    return subprocess.run([*command, source, target], capture_output=True, text=True)
+
+
+def guarded_files():
+    """What a quick run must leave alone, with its contents."""
+    paths = [*PROJECT.glob("*.ipynb"), *PROJECT.glob("results/**/*.json")]
+    paths += [*PROJECT.glob("checkpoints/*")]
+    return {path: path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def quick(mnist, tmp_path_factory):
+    """The three notebooks, executed on 1,024 training images for one epoch, two at a time."""
+    folder = tmp_path_factory.mktemp("quick")
+    before = guarded_files()
+
+    def run(name):
+        target = folder / NOTEBOOKS[name]
+        options = {"EPOCHS": 1, "TRAIN_IMAGES": 1024, "OUT_DIR": folder}
+        done = papermill(PROJECT / NOTEBOOKS[name], target, **options)
+        assert done.returncode == 0, done.stderr
+        return nbformat.read(target, as_version=4)
+
+    with ThreadPoolExecutor(2) as pool:
+        notebooks = dict(zip(NOTEBOOKS, pool.map(run, NOTEBOOKS), strict=True))
+    assert guarded_files() == before
+    return folder, notebooks
+
+
+# --- a quick run ----------------------------------------------------------------------------------
+
+
+@each_variant
+def test_a_quick_run_leaves_its_history_where_it_was_told(quick, name):
+    folder, _ = quick
+    history = History.load(folder / f"{name}.json")
+    assert history.variant == name and history.seed == 42
+    assert history.status == "finished" and len(history.epochs) == 1
+
+
+@each_variant
+def test_a_run_leaves_no_bar_no_warning_and_no_widget(quick, name):
+    _, notebooks = quick
+    check_outputs(notebooks[name], History.load(quick[0] / f"{name}.json"))
+
+
+def test_a_notebook_runs_again_from_its_checkpoint(quick):
+    folder, notebooks = quick
+    history = (folder / "v1.json").read_bytes()
+    options = {"EPOCHS": 1, "TRAIN_IMAGES": 1024, "OUT_DIR": folder}
+    again = papermill(PROJECT / NOTEBOOKS["v1"], folder / "again.ipynb", **options)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "v1.json").read_bytes() == history
+    notebook = nbformat.read(folder / "again.ipynb", as_version=4)
+    assert "nothing is trained" in "".join(shown(notebook, "text/plain"))
+    assert list(shown(notebook, "text/markdown")) == list(shown(notebooks["v1"], "text/markdown"))
+
+
+def test_a_quick_run_into_results_is_refused(mnist, tmp_path):
+    before = guarded_files()
+    done = papermill(PROJECT / NOTEBOOKS["v1"], tmp_path / "v1.ipynb", EPOCHS=1)
+    assert done.returncode != 0 and "results/ is for full runs" in done.stderr
+    assert guarded_files() == before
+
+
+# --- what is committed ----------------------------------------------------------------------------
+
+
+def check_outputs(notebook, history):
+    """Executed from top to bottom without an error, and fit to be read on GitHub."""
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    found = outputs(notebook)
+    assert {output.output_type for output in found} == {"stream", "display_data", "execute_result"}
+    assert all(output.name == "stdout" for output in found if output.output_type == "stream")
+    types = {key for output in found for key in output.get("data", {})}
+    assert types == {"text/plain", "text/markdown", "image/png"}
+    assert "widgets" not in notebook.metadata
+    assert len(list(shown(notebook, "image/png"))) == 6
+    printed = "".join(shown(notebook, "text/plain"))
+    assert "\r" not in printed and "\x1b" not in printed and len(printed.splitlines()) < 150
+
+    lines = re.findall(r"^epoch +(\d+)/\d+  (.*)  lr (\S+)  (\S+) s$", printed, re.MULTILINE)
+    assert [
+        (int(epoch), *re.findall(r"[\d.]+", figures), float(rate), seconds)
+        for epoch, figures, rate, seconds in lines
+    ] == [
+        (
+            epoch,
+            f"{record['train_loss']:.4f}",
+            f"{record['train_accuracy']:.2f}",
+            f"{record['test_loss']:.4f}",
+            f"{record['test_accuracy']:.2f}",
+            pytest.approx(record["learning_rate"]),
+            f"{record['seconds']:.1f}",
+        )
+        for epoch, record in enumerate(history.epochs, 1)
+    ]
+
+
+@each_variant
+def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
+    notebook = committed(name)
+    history = History.load(PROJECT / "results" / f"{name}.json")
+    check_outputs(notebook, history)
+    variant = VARIANTS[name]
+    parameters = count_parameters(SmallMNISTNet4Block(variant.dropout, variant.batch_norm))
+    table, conclusion = shown(notebook, "text/markdown")
+    assert table == history.beside(variant.published, parameters)
+    assert f"epochs at {history.final_accuracy:.2f} %" in conclusion
+    assert f"{history.best_accuracy:.2f} %, which was picked" in conclusion
+    images = [line for line in shown(notebook, "text/plain") if "train_images" in line]
+    assert "(60000, 1, 28, 28)" in images[0]
+
+
+@each_variant
+def test_committed_results_are_whole_runs_by_the_published_protocol(name):
+    history = History.load(PROJECT / "results" / f"{name}.json")
+    assert history.variant == name and history.seed == 42
+    assert history.config == {
+        "seed": 42,
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 0.001,
+        "weight_decay": 0.0,
+        "step_size": 7,
+        "gamma": 0.1,
+        "patience": 10,
+        "min_delta": 0.001,
+    }
+    assert history.status in ("finished", "early stopping")
+    assert (len(history.epochs) == 20) == (history.status == "finished")
+    assert history.environment["torch"] == "2.8.0"
+
+
+@each_variant
+def test_committed_results_reach_what_was_asked_of_them(name):
+    history = History.load(PROJECT / "results" / f"{name}.json")
+    assert history.final_accuracy >= {"v1": 99.1, "v2": 99.1, "final": 99.4}[name]
+
+
+@each_variant
+def test_each_notebook_builds_the_variant_that_is_recorded(name):
+    source = "\n".join(cell.source for cell in code_cells(committed(name)))
+    calls = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "SmallMNISTNet4Block"
+    ]
+    assert len(calls) == 1 and not calls[0].args
+    built = {keyword.arg: ast.literal_eval(keyword.value) for keyword in calls[0].keywords}
+    assert built == {"dropout": VARIANTS[name].dropout, "batch_norm": VARIANTS[name].batch_norm}
+
+
+@each_variant
+def test_committed_notebooks_are_small_and_carry_nothing_of_the_machine(name):
+    path = PROJECT / NOTEBOOKS[name]
+    assert path.stat().st_size < 1_000_000
+    notebook = committed(name)
+    assert notebook.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
+    }
+    keys = {key for cell in notebook.cells for key in cell.metadata}
+    assert keys <= {"tags"}
+    for text in [cell.source for cell in notebook.cells] + list(shown(notebook, "text/plain")):
+        assert not re.search(r"/(home|root|tmp|work|Users)/|[A-Z]:\\", text)
+
+
+@each_variant
+def test_the_parameters_cell_holds_the_full_run(name):
+    [cell] = [c for c in code_cells(committed(name)) if "parameters" in c.metadata.get("tags", [])]
+    assert cell.source == 'EPOCHS = 20\nTRAIN_IMAGES = 60_000\nOUT_DIR = "results"'
