@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from models import VARIANTS, SmallMNISTNet4Block, count_parameters
-from TrainingHelper import History
+from TrainingHelper import History, TrainingConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {
@@ -166,17 +167,7 @@ def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
 def test_committed_results_are_whole_runs_by_the_published_protocol(name):
     history = History.load(PROJECT / "results" / f"{name}.json")
     assert history.variant == name and history.seed == 42
-    assert history.config == {
-        "seed": 42,
-        "epochs": 20,
-        "batch_size": 32,
-        "learning_rate": 0.001,
-        "weight_decay": 0.0,
-        "step_size": 7,
-        "gamma": 0.1,
-        "patience": 10,
-        "min_delta": 0.001,
-    }
+    assert history.config == asdict(TrainingConfig())
     assert history.status in ("finished", "early stopping")
     assert (len(history.epochs) == 20) == (history.status == "finished")
     assert history.environment["torch"] == "2.8.0"
