@@ -127,7 +127,7 @@ def check_outputs(notebook, history):
     assert types == {"text/plain", "text/markdown", "image/png"}
     assert "widgets" not in notebook.metadata
     assert len(list(shown(notebook, "image/png"))) == 6
-    printed = "".join(shown(notebook, "text/plain"))
+    printed = "\n".join(shown(notebook, "text/plain"))
     assert "\r" not in printed and "\x1b" not in printed and len(printed.splitlines()) < 150
 
     lines = re.findall(r"^epoch +(\d+)/\d+  (.*)  lr (\S+)  (\S+) s$", printed, re.MULTILINE)
