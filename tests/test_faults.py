@@ -318,7 +318,12 @@ def test_a_run_killed_at_random_moments_ends_as_one_left_alone(count, alone, sta
         while code != 0:
             victim = start(checkpoint, workers=2 if killed % 4 == 3 else 0)
             if killed < count:
+                left_behind = half_written(folder)
                 victim.ended(moments.uniform(0, alone.seconds))
+                while (
+                    killed % 2 and half_written(folder) == left_behind and victim.ended(0) is None
+                ):
+                    pass  # every other kill waits for a checkpoint to be begun
                 victim.hit(signal.SIGKILL)
             code = victim.ended()
             assert code in (0, -signal.SIGKILL)

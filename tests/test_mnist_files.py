@@ -497,13 +497,14 @@ def test_swapped_files_are_noticed_and_named(small, serve, tmp_path):
     assert f"{TEST_LABELS} holds {TRAIN_LABELS}" in second
 
 
-def test_every_flipped_byte_is_noticed(small, serve, tmp_path):
+@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.torture)])
+def test_every_flipped_byte_is_noticed(count, small, serve, tmp_path, capsys):
     serve("good")
     folder = put(tmp_path, small)
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # pytest shows it if the test fails
     generator = random.Random(seed)
-    for _ in range(60):
+    for _ in range(count):
         name = generator.choice(list(small))
         content = bytearray(small[name])
         offset = generator.randrange(len(content))
@@ -512,6 +513,8 @@ def test_every_flipped_byte_is_noticed(small, serve, tmp_path):
         print(f"{name}, offset {offset}")
         with pytest.warns(UserWarning, match=f"{name} is damaged"):
             assert_is(load_mnist(tmp_path), small)
+    with capsys.disabled():
+        print(f"\nflipped bytes in data files: {count} tried, {count} noticed and repaired")
 
 
 def test_a_file_that_another_process_has_just_repaired_is_left_alone(
