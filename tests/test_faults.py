@@ -137,6 +137,7 @@ def train_as_victim(
     Sends the bits after each call, or the error and the model's.
     """
     os.setpgid(0, 0)  # a group of its own, to be hit as Ctrl-C in a terminal hits one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     warnings.filterwarnings("error", message="the checkpoint")
     run = new_run(workers=workers)
     outcomes = []
