@@ -16,12 +16,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from math import log, nan, sqrt
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from scipy.stats import t as student_t
 from tqdm import tqdm
 
 import models
@@ -159,6 +163,186 @@ def _side_by_side(tasks: list[tuple], jobs: int) -> Iterator[History]:
             "a worker process died, perhaps for want of memory; run again to go on from the "
             "checkpoints, with fewer --jobs if need be."
         ) from error
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+class Summary(NamedTuple):
+    """n values: mean, standard deviation, 95 % confidence interval of the mean; nan if n is small.
+
+    The interval is Student's: mean -+ t(0.975, n - 1) * sd / sqrt(n).
+    """
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """The Summary of any number of values, even none."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else nan
+    sd = float(np.std(values, ddof=1)) if n > 1 else nan
+    half = _half_width(sd, n) if n > 1 else nan
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def _half_width(sd: float, n: int) -> float:
+    return float(student_t.ppf(0.975, n - 1)) * sd / sqrt(n)
+
+
+def runs_needed(sd: float, distance: float) -> int:
+    """The fewest runs, 2 or more, at whose number half the interval's width is below distance.
+
+    sd is taken as known: the answer is as rough as the sd of few runs is.
+    Raises ValueError unless distance is positive.
+    """
+    if not distance > 0:
+        raise ValueError(f"distance is {distance!r}; expected a number above 0.")
+    low, high = 1, 2
+    while _half_width(sd, high) >= distance:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _half_width(sd, middle) < distance else (middle, high)
+    return high
+
+
+class Measure(NamedTuple):
+    """A figure of one run: its name and unit, how to get it (None: not reached), its decimals."""
+
+    name: str
+    of: Callable[[History], float | None]
+    decimals: int
+
+
+FINAL = Measure("final test accuracy, %", lambda h: h.final_accuracy, 3)
+BEST = Measure("best test accuracy, % (picked on the test set)", lambda h: h.best_accuracy, 3)
+FIRST_99 = Measure("first epoch at 99 %+", lambda h: h.first_epoch_at_99, 1)
+TRAIN_1 = Measure("epoch 1, train accuracy, %", lambda h: h.epochs[0]["train_accuracy"], 2)
+TEST_1 = Measure("epoch 1, test accuracy, %", lambda h: h.epochs[0]["test_accuracy"], 2)
+GAP = Measure("gap, test - train, points", lambda h: h.gap, 2)
+LOG_FIRST_99 = Measure(
+    "first epoch at 99 %+, ratio",
+    lambda h: log(h.first_epoch_at_99) if h.first_epoch_at_99 else None,
+    2,
+)
+Runs = dict[tuple[str, int], History]
+
+
+def values(runs: Runs, weights: dict[str, int], measure: Measure) -> list[float]:
+    """For each seed, the sum of weight * measure over variants: {"v1": 1, "v2": -1} is v1 - v2.
+
+    Seeds that lack one of the variants, or the measure in one of them, are left out.
+    """
+    found = []
+    for seed in sorted({seed for _, seed in runs}):
+        parts = [runs.get((variant, seed)) for variant in weights]
+        figures = [None if part is None else measure.of(part) for part in parts]
+        if None not in figures:
+            found.append(sum(w * f for w, f in zip(weights.values(), figures, strict=True)))
+    return found
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a published claim says of one figure.
+
+    weights, measure: as for values; nothing: the value if there were no effect; claimed: the
+    published value; decides: whether the verdict on the claim rests on it; size: whether the claim
+    is about how much, and not only about which way.
+    """
+
+    weights: dict[str, int]
+    measure: Measure
+    nothing: float
+    claimed: float
+    decides: bool = False
+    size: bool = True
+
+
+# Those that decide hold all but the claimed cause fixed; the others stand beside them.
+CLAIMS: dict[str, list[Check]] = {
+    "Dropout in the last blocks delays the first epoch at 99 %+ by 2 (v1 against v2) to 4 (v1 "
+    "against Final)": [
+        Check({"v1": 1, "v2": -1}, FIRST_99, 0, 2, decides=True),
+        Check({"v1_bn": 1, "v2_bn": -1}, FIRST_99, 0, 2),
+        Check({"v1": 1, "final": -1}, FIRST_99, 0, 4),
+    ],
+    "Batch normalisation converges 4 times as fast": [
+        Check({"v1": 1, "v1_bn": -1}, LOG_FIRST_99, 0, log(4), decides=True),
+        Check({"v2": 1, "v2_bn": -1}, LOG_FIRST_99, 0, log(4), decides=True),
+        Check({"v1": 1, "final": -1}, LOG_FIRST_99, 0, log(4)),
+        Check({"v1": 1, "final": -1}, LOG_FIRST_99, 0, log(8 / 4)),
+        Check({"v2": 1, "final": -1}, LOG_FIRST_99, 0, log(6 / 4)),
+    ],
+    "Batch normalisation adds 0.17 points of accuracy": [
+        Check({"v2_bn": 1, "v2": -1}, FINAL, 0, 0.17, decides=True),
+        Check({"v1_bn": 1, "v1": -1}, FINAL, 0, 0.17),
+        Check({"final": 1, "v2": -1}, FINAL, 0, 0.17),
+    ],
+    "Final passes 99.4 %, the others do not; Final is the most accurate": [
+        Check({"final": 1}, FINAL, 99.4, 99.55, decides=True, size=False),
+        Check({"v1": 1}, FINAL, 99.4, 99.36, decides=True, size=False),
+        Check({"v2": 1}, FINAL, 99.4, 99.38, decides=True, size=False),
+        Check({"final": 1, "v1": -1}, FINAL, 0, 0.19, decides=True, size=False),
+        Check({"final": 1, "v2": -1}, FINAL, 0, 0.17, decides=True, size=False),
+    ],
+    "Keeping dropout out of the high-level blocks makes learning more efficient (v2 against v1)": [
+        Check({"v2": 1, "v1": -1}, FIRST_99, 0, -2, decides=True, size=False),
+        Check({"v2": 1, "v1": -1}, TEST_1, 0, 3.09, size=False),
+        Check({"v2": 1, "v1": -1}, TRAIN_1, 0, 7.18, size=False),
+        Check({"v2": 1, "v1": -1}, FINAL, 0, 0.02, size=False),
+    ],
+}
+SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decidable"
+
+
+def verdict(check: Check, found: Summary) -> tuple[str, str]:
+    """SUPPORTED, CONTRADICTED or OPEN, and why, from the interval of a check's values.
+
+    The interval either holds the value of no effect or lies on one side of it; and it either holds
+    the claimed value or excludes it.
+    """
+    if found.n < 2:
+        return OPEN, f"{found.n} run{'' if found.n == 1 else 's'} give no interval"
+    claimed_side = np.sign(check.claimed - check.nothing)
+    holds_nothing = found.low <= check.nothing <= found.high
+    holds_claimed = found.low <= check.claimed <= found.high
+    if holds_nothing and holds_claimed:
+        n = runs_needed(found.sd, abs(check.claimed - check.nothing) / 2)
+        return OPEN, f"the interval holds both no effect and the claimed; about {n:,} runs decide"
+    if holds_nothing and not check.size:
+        if found.mean == check.nothing:
+            return OPEN, "the runs lie evenly on both sides: no number of them can be named"
+        n = runs_needed(found.sd, abs(found.mean - check.nothing))
+        return OPEN, f"the interval holds no effect; about {n:,} runs decide"
+    if holds_nothing:
+        return CONTRADICTED, "no effect is shown, and one of the claimed size is excluded"
+    if np.sign(found.mean - check.nothing) != claimed_side:
+        return CONTRADICTED, "the effect is the other way round"
+    if holds_claimed or not check.size:
+        return SUPPORTED, "the interval excludes no effect" + (
+            " and holds the claimed" if holds_claimed else ""
+        )
+    smaller = abs(found.mean - check.nothing) < abs(check.claimed - check.nothing)
+    return CONTRADICTED, (
+        f"the effect is there, but {'smaller' if smaller else 'larger'} than claimed"
+    )
+
+
+def overall(verdicts: Iterable[str]) -> str:
+    """Of a claim's deciding checks: CONTRADICTED if one is, SUPPORTED if all are, or else OPEN."""
+    verdicts = set(verdicts)
+    if CONTRADICTED in verdicts:
+        return CONTRADICTED
+    return SUPPORTED if verdicts == {SUPPORTED} else OPEN
 
 
 # --- command line ---------------------------------------------------------------------------------
