@@ -10,18 +10,25 @@ from __future__ import annotations
 import io
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
+
+from models import VARIANTS
 
 if TYPE_CHECKING:
     from TrainingHelper import History
 
-BLUE, VERMILLION, YELLOW, GREY = "#0072B2", "#D55E00", "#F0E442", "#595959"
+BLUE, VERMILLION, YELLOW, GREEN = "#0072B2", "#D55E00", "#F0E442", "#009E73"
+GREY = "#595959"
 WIDTH = 8  # inches, at 100 dpi: about what GitHub shows of a notebook's output
 SMALL = 9  # points
 DIGITS = ("int64 [N]", "pass one digit, 0 to 9, for each of one or more images")
@@ -32,6 +39,32 @@ EXPECTED = {  # of an argument: dtype and shape (N: 1 or more), and what to do
     "logits": ("float [N, 10]", "pass the network's outputs for the images"),
     "labels": DIGITS,
     "predictions": DIGITS,
+}
+PARTS = {
+    "train": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
+    "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
+}
+Interval = Callable[[Sequence[float]], tuple[int, float, float, float, float]]
+
+
+class Style(NamedTuple):
+    """How a variant of the study looks: colour and shape say where dropout is, filling BN."""
+
+    network: str
+    marker: dict[str, str]
+    line: str
+
+
+STYLES = {
+    "v1": Style(
+        "dropout\n1, 2, 3, 4", {"color": BLUE, "marker": "o", "markerfacecolor": "none"}, "--"
+    ),
+    "v2": Style(
+        "dropout\n1, 2", {"color": VERMILLION, "marker": "s", "markerfacecolor": "none"}, "--"
+    ),
+    "v1_bn": Style("BN, dropout\n1, 2, 3, 4", {"color": BLUE, "marker": "o"}, "-"),
+    "v2_bn": Style("BN, dropout\n1, 2", {"color": VERMILLION, "marker": "s"}, "-"),
+    "final": Style("BN, dropout\n1, 2, 3", {"color": GREEN, "marker": "D"}, "-"),
 }
 
 
@@ -123,13 +156,9 @@ def training_curves(history: History) -> Figure:
     numbers, first = list(range(1, len(epochs) + 1)), history.first_epoch_at_99
     figure = NotebookFigure(height=6.5)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    lines = {
-        "train": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
-        "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    }
     every = math.ceil(len(epochs) / 40)  # more markers than that hide the line
     for axes, what in ((top, "accuracy"), (bottom, "loss")):
-        for part, style in lines.items():
+        for part, style in PARTS.items():
             style = {**style, "markersize": 5, "markevery": every, "clip_on": False}
             axes.plot(numbers, [e[f"{part}_{what}"] for e in epochs], label=part, **style)
         axes.set_title(what.capitalize())
@@ -142,14 +171,9 @@ def training_curves(history: History) -> Figure:
         star = {"marker": "*", "markersize": 16, "color": YELLOW, "markeredgecolor": "black"}
         label = f"first test accuracy of 99 %+: epoch {first} ({accuracy:.2f} %)"
         top.plot([first], [accuracy], linestyle="none", zorder=3, label=label, **star)
-    # A logarithmic axis of the error, but labelled with the accuracy; 0.1 keeps 100 % finite.
-    shown = [record[key] for record in epochs for key in ("train_accuracy", "test_accuracy")]
-    low, high = _stretch(min(*shown, 98)), _stretch(max(*shown, 99.5))
-    room = (high - low) / 20
-    top.set_ylim(_unstretch(low - room), _unstretch(high + room))
-    top.set_yscale("function", functions=(_stretch, _unstretch))
-    top.yaxis.set_major_locator(FixedLocator([0, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 100]))
-    top.yaxis.set_major_formatter("{x:g}")
+    _stretch_axis(
+        top, [record[key] for record in epochs for key in ("train_accuracy", "test_accuracy")]
+    )
     top.set_ylabel("accuracy (%)\naxis stretched towards 100")
 
     bottom.set_ylabel("cross-entropy (nats)")
@@ -175,6 +199,127 @@ def training_curves(history: History) -> Figure:
             bottom.annotate(f"lr {rates[epoch - 1]:g}", (epoch - 0.5, 1), **beside)
     figure.suptitle(f"{history.variant}, seed {history.seed}")
     figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figure:
+    """Final test accuracy (%) and first epoch at 99 %+ of every run, and their means by variant.
+
+    The runs of a variant stand side by side in the order given. Beside them are their mean with its
+    interval, and the published figure where there is one.
+
+    runs: histories by variant, one of STYLES each, in the order of the axis.
+    interval: gives n, mean, sd, low and high for a list of numbers; only n if there are too few.
+
+    Raises ValueError for an unknown variant, and if there is no run or one without an epoch.
+    """
+    _check_runs(runs)
+    figure = NotebookFigure(height=7)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for x, (variant, histories) in enumerate(runs.items()):
+        published = VARIANTS[variant].published if variant in VARIANTS else None
+        for axes, figures, stated in (
+            (top, [h.final_accuracy for h in histories], published and published.final_accuracy),
+            (
+                bottom,
+                [h.first_epoch_at_99 for h in histories],
+                published and published.first_epoch_at_99,
+            ),
+        ):
+            places = x - 0.35 + 0.4 * (np.arange(len(figures)) + 0.5) / max(len(figures), 1)
+            shown = [math.nan if figure is None else figure for figure in figures]
+            axes.plot(places, shown, linestyle="none", markersize=6, **STYLES[variant].marker)
+            reached = [figure for figure in figures if figure is not None]
+            n, mean, _, low, high = interval(reached)
+            if n:
+                axes.plot(x + 0.17, mean, color="black", marker="_", markersize=15, mew=2.5)
+                axes.vlines(x + 0.17, low, high, color="black", linewidth=1.5)
+            if len(reached) < len(figures):
+                note = f"99 % reached by {len(reached)} of {len(figures)}"
+                place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top"}
+                axes.annotate(note, (x, 0.98), fontsize=SMALL, **place)
+            if stated:
+                axes.plot(x + 0.36, stated, color=GREY, marker="x", markersize=8, mew=2)
+    top.axhline(99.4, color=GREY, linestyle=":", linewidth=1)
+    top.set(title="Accuracy after the last epoch", ylabel="test accuracy (%)\ndotted: the goal")
+    bottom.set(title="First epoch with a test accuracy of 99 % or more", ylabel="epoch")
+    bottom.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    names = [f"{variant}\n{STYLES[variant].network}" for variant in runs]
+    bottom.set_xticks(range(len(runs)), names)
+    bottom.set_xlim(-0.5, len(runs) - 0.5)
+    for axes in (top, bottom):
+        axes.grid(axis="y", color="0.9")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="x", length=0)
+        for x in range(1, len(runs)):
+            axes.axvline(x - 0.5, color="0.9", linewidth=1)
+    handles = [
+        Line2D([], [], linestyle="none", label="one run", **STYLES["v1"].marker),
+        Line2D([], [], linestyle="none", label="one run, with BN", **STYLES["v1_bn"].marker),
+        Line2D([], [], color="black", marker="_", ms=12, label="mean, its 95 % interval"),
+        Line2D([], [], linestyle="none", color=GREY, marker="x", label="published, one run"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def accuracy_by_epoch(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figure:
+    """Test and train accuracy (%) by epoch: the variants' means above, every run of each below.
+
+    Thin lines are runs, and end with a dot where the run did. Thick ones are means, bands their
+    intervals; both go as far as all of the variant's runs do, so that one that stops early does not
+    bend them. The axes are stretched towards 100, as in training_curves.
+
+    runs, interval, errors: as for every_run; up to five variants.
+    """
+    _check_runs(runs)
+    figure = NotebookFigure(height=9.5)
+    grid = figure.add_gridspec(3, 6)
+    means_of = {
+        "test": figure.add_subplot(grid[0, :3], title="Test accuracy: means"),
+        "train": figure.add_subplot(grid[0, 3:], title="Train accuracy: means"),
+    }
+    places = [grid[1 + k // 3, 2 * (k % 3) : 2 * (k % 3) + 2] for k in range(len(runs))]
+    shown = {"test": [], "train": []}
+    panels = []
+    for (variant, histories), place in zip(runs.items(), places, strict=True):
+        style = STYLES[variant]
+        axes = figure.add_subplot(place, sharey=panels[0] if panels else None)
+        axes.set_title(f"{variant}: {style.network}".replace("\n", " "), fontsize=SMALL + 1)
+        panels.append(axes)
+        for part, look in PARTS.items():
+            series = [[e[f"{part}_accuracy"] for e in h.epochs] for h in histories]
+            look = {name: look[name] for name in ("color", "linestyle")}
+            for accuracies in series:
+                epochs = range(1, len(accuracies) + 1)
+                axes.plot(epochs, accuracies, linewidth=0.6, **look)
+                axes.plot(epochs[-1], accuracies[-1], marker=".", markersize=5, **look)
+                shown[part] += accuracies
+            # zip ends with the shortest run.
+            means = [interval(accuracies) for accuracies in zip(*series, strict=False)]
+            _mean_line(axes, means, linewidth=1.8, **look)
+            look = {**style.marker, "linestyle": style.line, "markersize": 4.5, "markevery": 2}
+            _mean_line(means_of[part], means, label=variant, linewidth=1.2, **look)
+    _stretch_axis(means_of["test"], shown["test"])
+    _stretch_axis(means_of["train"], shown["train"])
+    _stretch_axis(panels[0], shown["test"] + shown["train"])
+    for axes in figure.axes:
+        axes.grid(color="0.9")
+        axes.tick_params(labelsize=SMALL)
+        axes.set_xlabel("epoch", fontsize=SMALL)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    for axes in (*means_of.values(), *panels[::3]):
+        axes.set_ylabel("accuracy (%), stretched", fontsize=SMALL)
+    for axes in means_of.values():
+        axes.legend(fontsize=SMALL, loc="lower right")
+    handles = [
+        Line2D([], [], color=PARTS["test"]["color"], label="test"),
+        Line2D([], [], color=PARTS["train"]["color"], linestyle="--", label="train"),
+        Line2D([], [], color="black", linewidth=0.6, marker=".", label="one run, to its end"),
+        Line2D([], [], color="black", linewidth=1.8, label="mean"),
+        Patch(color="black", alpha=0.2, linewidth=0, label="its 95 % interval"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -283,6 +428,35 @@ def _stretch(accuracy: np.ndarray) -> np.ndarray:
 
 def _unstretch(y: np.ndarray) -> np.ndarray:
     return 100.1 - 10.0**-y
+
+
+def _stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
+    """A logarithmic axis of the error, labelled with the accuracy; 0.1 keeps 100 % finite."""
+    low, high = _stretch(min(*accuracies, 98)), _stretch(max(*accuracies, 99.5))
+    room = (high - low) / 20
+    axes.set_ylim(_unstretch(low - room), _unstretch(high + room))
+    axes.set_yscale("function", functions=(_stretch, _unstretch))
+    axes.yaxis.set_major_locator(FixedLocator([0, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 100]))
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _mean_line(axes: Axes, means: Sequence[tuple], **look: object) -> None:
+    """A line through the means by epoch, from 1, and a band of their intervals."""
+    epochs = range(1, len(means) + 1)
+    _, mean, _, low, high = zip(*means, strict=True)
+    axes.plot(epochs, mean, **look)
+    axes.fill_between(epochs, low, high, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def _check_runs(runs: Mapping[str, Sequence[History]]) -> None:
+    """Raise ValueError unless there is a run, and each is one of a variant in STYLES."""
+    if unknown := [variant for variant in runs if variant not in STYLES]:
+        raise ValueError(
+            f"there is no variant {unknown[0]!r}; expected some of {', '.join(STYLES)}: name the "
+            "runs so."
+        )
+    if not any(runs.values()) or not all(h.epochs for of in runs.values() for h in of):
+        raise ValueError("expected one or more runs, each with an epoch or more: train first.")
 
 
 def _pictures(cells: list[tuple[torch.Tensor | None, str]], columns: int, title: str) -> Figure:

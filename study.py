@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from math import log, nan, sqrt
+from math import exp, log, nan, sqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,14 @@ from tqdm import tqdm
 import models
 from DataPipeline import DataError, load_mnist, make_loaders
 from models import SmallMNISTNet4Block
-from TrainingHelper import History, TrainingConfig, fit, get_device, set_seed
+from TrainingHelper import (
+    History,
+    TrainingConfig,
+    fit,
+    get_device,
+    set_seed,
+    write_atomically,
+)
 
 # Dropout2d rates and batch normalisation: the published three, and v1 and v2 with the latter.
 VARIANTS: dict[str, tuple[tuple[float, ...], bool]] = {
@@ -231,6 +238,7 @@ LOG_FIRST_99 = Measure(
     2,
 )
 Runs = dict[tuple[str, int], History]
+GOAL = 99.4  # per cent; the publication's
 
 
 def values(runs: Runs, weights: dict[str, int], measure: Measure) -> list[float]:
@@ -255,8 +263,9 @@ class Check:
     """What a published claim says of one figure.
 
     weights, measure: as for values; nothing: the value if there were no effect; claimed: the
-    published value; decides: whether the verdict on the claim rests on it; size: whether the claim
-    is about how much, and not only about which way.
+    published value, and source: where that comes from, if not from the claim itself; decides:
+    whether the verdict on the claim rests on it; size: whether the claim is about how much, and not
+    only about which way.
     """
 
     weights: dict[str, int]
@@ -265,6 +274,7 @@ class Check:
     claimed: float
     decides: bool = False
     size: bool = True
+    source: str = ""
 
 
 # Those that decide hold all but the claimed cause fixed; the others stand beside them.
@@ -279,8 +289,8 @@ CLAIMS: dict[str, list[Check]] = {
         Check({"v1": 1, "v1_bn": -1}, LOG_FIRST_99, 0, log(4), decides=True),
         Check({"v2": 1, "v2_bn": -1}, LOG_FIRST_99, 0, log(4), decides=True),
         Check({"v1": 1, "final": -1}, LOG_FIRST_99, 0, log(4)),
-        Check({"v1": 1, "final": -1}, LOG_FIRST_99, 0, log(8 / 4)),
-        Check({"v2": 1, "final": -1}, LOG_FIRST_99, 0, log(6 / 4)),
+        Check({"v1": 1, "final": -1}, LOG_FIRST_99, 0, log(8 / 4), source="epochs 8 / 4"),
+        Check({"v2": 1, "final": -1}, LOG_FIRST_99, 0, log(6 / 4), source="epochs 6 / 4"),
     ],
     "Batch normalisation adds 0.17 points of accuracy": [
         Check({"v2_bn": 1, "v2": -1}, FINAL, 0, 0.17, decides=True),
@@ -288,9 +298,9 @@ CLAIMS: dict[str, list[Check]] = {
         Check({"final": 1, "v2": -1}, FINAL, 0, 0.17),
     ],
     "Final passes 99.4 %, the others do not; Final is the most accurate": [
-        Check({"final": 1}, FINAL, 99.4, 99.55, decides=True, size=False),
-        Check({"v1": 1}, FINAL, 99.4, 99.36, decides=True, size=False),
-        Check({"v2": 1}, FINAL, 99.4, 99.38, decides=True, size=False),
+        Check({"final": 1}, FINAL, GOAL, 99.55, decides=True, size=False),
+        Check({"v1": 1}, FINAL, GOAL, 99.36, decides=True, size=False),
+        Check({"v2": 1}, FINAL, GOAL, 99.38, decides=True, size=False),
         Check({"final": 1, "v1": -1}, FINAL, 0, 0.19, decides=True, size=False),
         Check({"final": 1, "v2": -1}, FINAL, 0, 0.17, decides=True, size=False),
     ],
@@ -301,40 +311,39 @@ CLAIMS: dict[str, list[Check]] = {
         Check({"v2": 1, "v1": -1}, FINAL, 0, 0.02, size=False),
     ],
 }
+MOST_RUNS = 1000  # above it, runs_needed is not spelled out
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decidable"
 
 
 def verdict(check: Check, found: Summary) -> tuple[str, str]:
-    """SUPPORTED, CONTRADICTED or OPEN, and why, from the interval of a check's values.
-
-    The interval either holds the value of no effect or lies on one side of it; and it either holds
-    the claimed value or excludes it.
-    """
+    """SUPPORTED, CONTRADICTED or OPEN, and why, from the interval of a check's values."""
     if found.n < 2:
-        return OPEN, f"{found.n} run{'' if found.n == 1 else 's'} give no interval"
-    claimed_side = np.sign(check.claimed - check.nothing)
+        return OPEN, "it takes two runs to give an interval"
+    nothing = f"{1 if check.measure is LOG_FIRST_99 else check.nothing:g}"
     holds_nothing = found.low <= check.nothing <= found.high
     holds_claimed = found.low <= check.claimed <= found.high
+    claimed, measured = check.claimed - check.nothing, found.mean - check.nothing
     if holds_nothing and holds_claimed:
-        n = runs_needed(found.sd, abs(check.claimed - check.nothing) / 2)
-        return OPEN, f"the interval holds both no effect and the claimed; about {n:,} runs decide"
-    if holds_nothing and not check.size:
-        if found.mean == check.nothing:
-            return OPEN, "the runs lie evenly on both sides: no number of them can be named"
-        n = runs_needed(found.sd, abs(found.mean - check.nothing))
-        return OPEN, f"the interval holds no effect; about {n:,} runs decide"
+        n = _about(found.sd, abs(claimed) / 2)
+        return OPEN, f"the interval contains both {nothing} and the published value; {n} decide"
+    if holds_nothing and check.size:
+        return CONTRADICTED, f"the interval contains {nothing} and excludes the published value"
     if holds_nothing:
-        return CONTRADICTED, "no effect is shown, and one of the claimed size is excluded"
-    if np.sign(found.mean - check.nothing) != claimed_side:
-        return CONTRADICTED, "the effect is the other way round"
-    if holds_claimed or not check.size:
-        return SUPPORTED, "the interval excludes no effect" + (
-            " and holds the claimed" if holds_claimed else ""
-        )
-    smaller = abs(found.mean - check.nothing) < abs(check.claimed - check.nothing)
-    return CONTRADICTED, (
-        f"the effect is there, but {'smaller' if smaller else 'larger'} than claimed"
-    )
+        return OPEN, f"the interval contains {nothing}; {_about(found.sd, abs(measured))} decide"
+    if (claimed > 0) != (measured > 0):
+        return CONTRADICTED, f"the interval lies on the other side of {nothing}"
+    if not check.size:
+        return SUPPORTED, f"the interval lies on the claimed side of {nothing}"
+    if holds_claimed:
+        return SUPPORTED, f"the interval excludes {nothing} and contains the published value"
+    than = "smaller" if abs(measured) < abs(claimed) else "larger"
+    return CONTRADICTED, f"there is an effect, but {than} than published"
+
+
+def _about(sd: float, distance: float) -> str:
+    """runs_needed in words."""
+    n = runs_needed(sd, distance) if distance else MOST_RUNS + 1
+    return f"about {n} runs would" if n <= MOST_RUNS else f"not even {MOST_RUNS:,} runs would"
 
 
 def overall(verdicts: Iterable[str]) -> str:
@@ -343,6 +352,256 @@ def overall(verdicts: Iterable[str]) -> str:
     if CONTRADICTED in verdicts:
         return CONTRADICTED
     return SUPPORTED if verdicts == {SUPPORTED} else OPEN
+
+
+# --- report ---------------------------------------------------------------------------------------
+
+MEASURES = (FINAL, BEST, FIRST_99, TRAIN_1, TEST_1, GAP)
+CONTRASTS: dict[str, dict[str, int]] = {
+    "placement, without batch normalisation": {"v1": 1, "v2": -1},
+    "placement, with batch normalisation": {"v1_bn": 1, "v2_bn": -1},
+    "batch normalisation, dropout after all blocks": {"v1_bn": 1, "v1": -1},
+    "batch normalisation, dropout after blocks 1 and 2": {"v2_bn": 1, "v2": -1},
+    "interaction": {"v1_bn": 1, "v2_bn": -1, "v1": -1, "v2": 1},
+    "the published contrast, both at once": {"final": 1, "v2": -1},
+    "both at once": {"final": 1, "v1": -1},
+    "Final's two readings: table - prose": {"final": 1, "v2_bn": -1},
+}
+TEST_IMAGES = 10_000
+
+
+def _published(variant: str, measure: Measure) -> str:
+    """What the publication reports of a variant, or ''."""
+    if variant not in models.VARIANTS:
+        return ""
+    p = models.VARIANTS[variant].published
+    figures = {
+        FINAL: f"{p.final_accuracy:.2f}",
+        FIRST_99: f"{p.first_epoch_at_99}",
+        TRAIN_1: f"{p.epoch_1_train_accuracy:.2f}",
+        TEST_1: f"{p.epoch_1_test_accuracy:.2f}",
+        GAP: "" if p.gap is None else f"{p.gap:+.1f}",
+    }
+    return figures.get(measure, "")
+
+
+def _name(weights: dict[str, int], minus: str = " - ") -> str:
+    """{"v1": 1, "v2": -1} as "v1 - v2"."""
+    terms = [f"{' + ' if weight > 0 else minus}{variant}" for variant, weight in weights.items()]
+    return "".join(terms).removeprefix(" + ")
+
+
+def _write(measure: Measure, difference: bool = False) -> Callable[[float], str]:
+    """The function that writes a figure of this measure."""
+    if measure is LOG_FIRST_99:
+        return lambda value: f"{exp(value):.{measure.decimals}f}"
+    return lambda value: f"{value:{'+' if difference else ''}.{measure.decimals}f}"
+
+
+def _interval(found: Summary, write: Callable[[float], str]) -> str:
+    """mean [low, high]"""
+    if found.n < 2:
+        return f"{write(found.mean)} (one run)" if found.n else "none"
+    return f"{write(found.mean)} [{write(found.low)}, {write(found.high)}]"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
+    """A Markdown table; align: "l" or "r" a column, all but the first to the right unless told."""
+    align = align or "l" + "r" * (len(head) - 1)
+    lines = [head, [{"l": "---", "r": "---:"}[letter] for letter in align], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _claims(runs: Runs) -> Iterator[str]:
+    """Each claim's verdict, and the table of the checks behind it."""
+    for number, (claim, checks) in enumerate(CLAIMS.items(), 1):
+        rows, deciding = [], []
+        for check in checks:
+            found = summarise(values(runs, check.weights, check.measure))
+            said, why = verdict(check, found)
+            if len(check.weights) == 1:
+                write = _write(check.measure)
+                name = f"{_name(check.weights)} against {check.nothing:g}: {check.measure.name}"
+            else:
+                write = _write(check.measure, difference=True)
+                minus = " / " if check.measure is LOG_FIRST_99 else " - "
+                name = f"{_name(check.weights, minus)}: {check.measure.name}"
+            if check.decides:
+                deciding.append(said)
+                name = f"**{name}**"
+            published = write(check.claimed) + (f" ({check.source})" if check.source else "")
+            interval = _interval(found, write)
+            rows.append([name, published, interval, f"{found.n}", f"{said}: {why}"])
+        yield f"### {number}. {claim}: **{overall(deciding)}**\n"
+        yield _table(["bold: decides", "published", "here", "n", "verdict"], rows, "lrrrl")
+
+
+def _variants(runs: Runs) -> str:
+    """The table of every measure of every variant, beside the published figures."""
+    rows = [["runs", *(str(len(_of(runs, variant))) for variant in VARIANTS)]]
+    for measure in MEASURES:
+        found = {v: summarise(values(runs, {v: 1}, measure)) for v in VARIANTS}
+        write = _write(measure, difference=measure is GAP)
+        rows.append([f"**{measure.name}**", *(_interval(f, write) for f in found.values())])
+        deviations = [f"{f.sd:.{measure.decimals}f}" if f.n > 1 else "" for f in found.values()]
+        rows.append(["standard deviation", *deviations])
+        if measure in (FINAL, BEST):
+            over = [[measure.of(h) > GOAL for h in _of(runs, v)] for v in VARIANTS]
+            rows.append([f"runs over {GOAL} %", *(f"{sum(o)} of {len(o)}" for o in over)])
+        if measure is FIRST_99:
+            reached = [f"{found[v].n} of {len(_of(runs, v))}" for v in VARIANTS]
+            rows.append(["reached by", *reached])
+        if any(published := [_published(variant, measure) for variant in VARIANTS]):
+            rows.append(["published, one run", *published])
+    return _table(["", *VARIANTS], rows)
+
+
+def _differences(runs: Runs) -> str:
+    """The table of the differences between variants, paired by seed."""
+    measures = (FINAL, FIRST_99, TEST_1)
+    rows = []
+    for what, weights in CONTRASTS.items():
+        cells = []
+        for measure in measures:
+            found = summarise(values(runs, weights, measure))
+            cells.append(f"{_interval(found, _write(measure, difference=True))}, n = {found.n}")
+        rows.append([f"{_name(weights)} ({what})", *cells])
+    return _table(["", *(measure.name for measure in measures)], rows)
+
+
+def _every_run(runs: Runs) -> str:
+    """The table of all runs, a row each."""
+    rows = []
+    for variant in VARIANTS:
+        for h in _of(runs, variant):
+            name = f"{variant}-{h.seed}"
+            figures = [measure.of(h) for measure in MEASURES]
+            cells = [
+                "not reached"
+                if figure is None
+                else f"{figure:d}"
+                if measure is FIRST_99
+                else f"{figure:{'+' if measure is GAP else ''}.2f}"
+                for measure, figure in zip(MEASURES, figures, strict=True)
+            ]
+            ended = f"{len(h.epochs)}, {h.status}"
+            rows.append([f"[{name}](runs/{name}.json)", *cells, ended])
+    return _table(["", *(measure.name for measure in MEASURES), "epochs"], rows)
+
+
+def _of(runs: Runs, variant: str) -> list[History]:
+    """A variant's runs, by seed."""
+    return [history for (name, _), history in sorted(runs.items()) if name == variant]
+
+
+def compare(runs: Runs) -> str:
+    """The report on a set of runs, as Markdown; it depends on their histories alone."""
+    seeds = {v: ", ".join(str(h.seed) for h in _of(runs, v)) or "none" for v in VARIANTS}
+    if len(set(seeds.values())) == 1:
+        made_of = f"Seeds {seeds['v1']} of each variant"
+    else:
+        made_of = "Seeds: " + "; ".join(f"{v}: {s}" for v, s in seeds.items())
+    machines = sorted(
+        {", ".join(f"{k} {v}" for k, v in h.environment.items()) for h in runs.values()}
+    )
+    accuracy = float(np.mean([h.final_accuracy for h in runs.values()])) / 100
+    binomial = 100 * sqrt(accuracy * (1 - accuracy) / TEST_IMAGES)
+    claims = "\n".join(_claims(runs))
+    return f"""\
+# The comparison: {len(runs)} runs of five variants
+
+Written by `python study.py report` from [runs](runs); no figure in it is typed by hand.
+{made_of}, by the published protocol. v1_bn and v2_bn are v1 and v2
+with batch normalisation after every convolution; v2_bn is also the other reading of Final (dropout
+after blocks 1 and 2 only, as the publication's prose has it).
+
+![Final test accuracy and first epoch at 99 %+ of every run](comparison.png)
+
+## The published claims
+
+The checks and [their rules](#how-it-is-computed) were committed before the first of these runs had
+ended; known by then were the notebooks' three runs, with seed 42. In brackets are 95 % confidence
+intervals of the mean over seeds.
+
+{claims}
+## The variants
+
+Mean over seeds and its 95 % confidence interval, standard deviation over seeds, and the published
+figure, which is of one run. Where a run never reached 99 %, the mean of the first epoch at 99 %+ is
+that of the runs that did, and so too low.
+
+{_variants(runs)}
+## Differences, paired by seed
+
+Two variants with the same seed start from the same weights of their convolutions and see the same
+images, augmented alike, in the same order; so their difference is taken seed by seed, and the
+interval is that of its mean over seeds.
+
+{_differences(runs)}
+![Accuracy by epoch of every run](comparison_curves.png)
+
+## How it is computed
+
+- **Interval**: mean -+ t(0.975, n - 1) sd / sqrt(n), Student's t, n runs, sd with n - 1 in its
+  denominator. It takes the runs' values as about normal; epochs, being whole numbers, are not
+  quite, and where all runs agree the interval has no width. Each is a 95 % interval by itself: of
+  20 one is expected to miss.
+- **Ratio of epochs**: the exponential of the mean difference of their logarithms, and so for the
+  ends of its interval.
+- **Verdict on a claim that names a size** (1 to 3): *contradicted* if the interval excludes the
+  published value; *supported* if it contains that and excludes no effect (0, or a ratio of 1);
+  *not decidable* if it contains both. **On a claim that names a direction** (4 and 5): *supported*
+  if the interval lies wholly on the claimed side of no effect (or of {GOAL} %), *contradicted* if
+  wholly on the other, *not decidable* otherwise. A claim is contradicted if one of its checks in
+  bold is, supported if all of them are, and not decidable otherwise.
+- **Runs that would decide**: the smallest n with t(0.975, n - 1) sd / sqrt(n) < d. Where the
+  interval contains both values, d is half the distance between them: an interval shorter than that
+  distance cannot contain both. Where it contains no effect but not the published value, d is the
+  difference measured. sd is the one measured here, and rough, as it comes from few runs.
+- **The test set** has {TEST_IMAGES:,} images, so one network's accuracy has a binomial standard
+  error of sqrt(p (1 - p) / {TEST_IMAGES:,}) = {binomial:.3f} points. The intervals above are over
+  seeds, on these very images, and do not contain this error. With other images all variants would
+  move, much of it together, so that their differences have less of it; the distance of an accuracy
+  from a fixed number, such as {GOAL} %, has all of it.
+- **Final accuracy** is that of the last epoch run. The best epoch's is picked on the test set, and
+  no verdict rests on it.
+- **Train accuracy** is taken while training, with dropout and augmentation, and so lies below the
+  test accuracy.
+
+## Every run
+
+{_every_run(runs)}
+Environment: {"; ".join(machines)}.
+"""
+
+
+def report(folder: str | Path = RUNS, out: str | Path = "results") -> None:
+    """Write comparison.md, comparison.png and comparison_curves.png into out.
+
+    Raises ValueError for a folder without runs, with another kind of JSON file, or with runs of
+    different configs; OSError if out cannot be written.
+    """
+    import Visualization
+
+    runs = load_runs(folder)
+    if not runs:
+        raise ValueError(f"{folder} holds no run; make some by: python study.py run")
+    configs = {str({**h.config, "seed": None}): name for name, h in sorted(runs.items())}
+    if len(configs) > 1:
+        one, other, *_ = ("-".join(map(str, name)) for name in configs.values())
+        raise ValueError(
+            f"{folder} holds runs of different configs, such as {one} and {other}: keep runs of "
+            "one config there, and move the others away."
+        )
+    of = {variant: _of(runs, variant) for variant in VARIANTS}
+    figures = {
+        "comparison.png": Visualization.every_run(of, summarise),
+        "comparison_curves.png": Visualization.accuracy_by_epoch(of, summarise),
+    }
+    for name, figure in figures.items():
+        write_atomically(Path(out, name), figure._repr_png_())
+    write_atomically(Path(out, "comparison.md"), compare(runs).encode())
+    print(f"{Path(out, 'comparison.md')}: {len(runs)} runs compared")
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -358,6 +617,10 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="SEED")
     command.add_argument("--folder", type=Path, default=RUNS)
     command.add_argument("--jobs", type=int, help="runs side by side; one a core unless told")
+    command = commands.add_parser("report", help="compare the runs that are there")
+    command.set_defaults(do=report)
+    command.add_argument("--folder", type=Path, default=RUNS)
+    command.add_argument("--out", type=Path, default=Path("results"))
     options = vars(parser.parse_args(arguments))
     do = options.pop("do")
     try:
