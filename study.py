@@ -10,6 +10,7 @@ variant and seed repeats its accuracies to the bit.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import signal
@@ -20,10 +21,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, log, nan, sqrt
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy.stats import t as student_t
 from tqdm import tqdm
@@ -40,6 +41,9 @@ from TrainingHelper import (
     write_atomically,
 )
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 # Dropout2d rates and batch normalisation: the published three, and v1 and v2 with the latter.
 VARIANTS: dict[str, tuple[tuple[float, ...], bool]] = {
     "v1": (models.VARIANTS["v1"].dropout, False),
@@ -50,6 +54,10 @@ VARIANTS: dict[str, tuple[tuple[float, ...], bool]] = {
 }
 SEEDS = (42, 43, 44, 45, 46)
 RUNS = Path("results", "runs")
+MODULES = ("TrainingHelper.py", "models.py", "DataPipeline.py", "study.py")  # importers last
+CLUSTER_SECONDS = 10  # that a Dask scheduler and its first worker have to answer
+
+_one_at_a_time = threading.Lock()  # a process has one set of random generators
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -64,6 +72,7 @@ def train(
 ) -> History:
     """One run, as in the notebooks, without loader workers: its history.
 
+    MNIST is that of load_mnist, wherever this runs. Threads of one process wait for each other.
     train_images: the first so many, for tests. caller: the process that waits for the history; if
     it is this one's parent and dies, so does the run, after the checkpoint of its last whole epoch.
 
@@ -71,12 +80,13 @@ def train(
     """
     if caller is not None and caller == os.getppid():
         threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
+    dropout, batch_norm = VARIANTS[variant]
     device = get_device()
     loaders = make_loaders(load_mnist().first(train_images), config, device, num_workers=0)
-    dropout, batch_norm = VARIANTS[variant]
-    set_seed(config.seed)
-    model = SmallMNISTNet4Block(dropout, batch_norm)
-    history = fit(model, *loaders, config, device, checkpoint, progress=False)
+    with _one_at_a_time:
+        set_seed(config.seed)
+        model = SmallMNISTNet4Block(dropout, batch_norm)
+        history = fit(model, *loaders, config, device, checkpoint, progress=False)
     history.variant = variant
     return history
 
@@ -108,46 +118,62 @@ def load_runs(folder: str | Path = RUNS) -> dict[tuple[str, int], History]:
 
 
 def run(
-    variants: Iterable[str] = tuple(VARIANTS),
-    seeds: Iterable[int] = SEEDS,
+    variants: Sequence[str] = tuple(VARIANTS),
+    seeds: Sequence[int] = SEEDS,
     folder: str | Path = RUNS,
     jobs: int | None = None,
+    scheduler: str | None = None,
     epochs: int = 20,
     train_images: int = 60_000,
 ) -> None:
     """Train every variant with every seed that folder does not hold yet, seed by seed.
 
-    jobs: how many runs side by side; None for one a core. A run's checkpoint lies beside where its
-    JSON will be, until that is written; so a broken run goes on where it was.
+    jobs: how many runs side by side on this machine; None for one a core. A run's checkpoint lies
+    beside where its JSON will be, until that is written; so a broken run goes on where it was.
+    scheduler: the address of a Dask scheduler, to run on its workers instead, without checkpoints.
     epochs, train_images: fewer than the protocol's, for tests.
 
-    Raises ValueError, before any training, for an unknown variant, and for a folder with another
-    kind of JSON file or runs of another config; RuntimeError if a worker process dies; what fit and
-    History.save raise.
+    Raises ValueError, before any training, for an unknown variant, a variant or seed named twice,
+    jobs under 1, and a folder with another kind of JSON file or runs of another config;
+    RuntimeError if a worker process dies, or the scheduler does not answer or has no worker;
+    KeyboardInterrupt if a run was interrupted; what load_mnist, fit and History.save raise.
     """
-    folder, variants = Path(folder), list(variants)
-    if unknown := [name for name in variants if name not in VARIANTS]:
+    folder = Path(folder)
+    for what, named in (("variant", variants), ("seed", seeds)):
+        if twice := [name for name in named if list(named).count(name) > 1]:
+            raise ValueError(f"the {what} {twice[0]} is named twice; name each once.")
+    if unknown := [variant for variant in variants if variant not in VARIANTS]:
         raise ValueError(f"there is no variant {unknown[0]!r}; choose of {', '.join(VARIANTS)}.")
-    wanted = [(variant, TrainingConfig(seed, epochs)) for seed in seeds for variant in variants]
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}; expected at least 1, the runs side by side.")
     there = load_runs(folder)
-    for variant, config in wanted:
+    missing = []
+    for variant, config in [(v, TrainingConfig(seed, epochs)) for seed in seeds for v in variants]:
         history = there.get((variant, config.seed))
-        if history and history.config != asdict(config):
+        if history is None:
+            missing.append((variant, config))
+        elif history.config != asdict(config):
             raise ValueError(
-                f"{folder / f'{variant}-{config.seed}.json'} is a run with {history.config}; asked "
-                f"is {asdict(config)}. It was left alone; move it away, or name another folder."
+                f"{folder / f'{variant}-{config.seed}.json'} holds a run with another config: "
+                f"{history.config}, and not {asdict(config)}. It was left alone; move it away, or "
+                "name another folder."
             )
-    missing = [(variant, c) for variant, c in wanted if (variant, c.seed) not in there]
-    tasks = [
-        (variant, config, folder / f"{variant}-{config.seed}.pt", train_images, os.getpid())
-        for variant, config in missing
-    ]
     folder.mkdir(parents=True, exist_ok=True)
-    load_mnist()  # fetched once, here, and not by every worker at the same time
-    # smoothing=0: the mean of all runs. They end in pairs, so the latest alone say little.
-    done = len(wanted) - len(missing)
-    with tqdm(total=len(wanted), initial=done, unit="run", smoothing=0) as bar:
-        for history in _side_by_side(tasks, jobs or cpu_count()):
+    if scheduler:
+        tasks = [(variant, config, None, train_images) for variant, config in missing]
+        histories = _on_cluster(tasks, scheduler)
+    else:
+        load_mnist()  # fetched once, here, and not by every process at the same time
+        tasks = [
+            (variant, config, folder / f"{variant}-{config.seed}.pt", train_images, os.getpid())
+            for variant, config in missing
+        ]
+        histories = _side_by_side(tasks, jobs)
+    total = len(variants) * len(seeds)
+    done = total - len(missing)
+    # smoothing=0: an estimate from all runs. They end in pairs, so that the last one says little.
+    with tqdm(total=total, initial=done, unit="run", smoothing=0) as bar:
+        for history in histories:
             if history.status == "interrupted":
                 raise KeyboardInterrupt
             path = folder / f"{history.variant}-{history.seed}.json"
@@ -160,16 +186,77 @@ def run(
             bar.update()
 
 
-def _side_by_side(tasks: list[tuple], jobs: int) -> Iterator[History]:
-    """The histories of the tasks, as they come."""
-    parallel = Parallel(jobs, batch_size=1, return_as="generator_unordered")
+def _side_by_side(tasks: list[tuple], jobs: int | None) -> Iterator[History]:
+    """The histories of the tasks as they come, from processes of this machine."""
+    parallel = Parallel(
+        cpu_count() if jobs is None else jobs, batch_size=1, return_as="generator_unordered"
+    )
     try:
         yield from parallel(delayed(train)(*task) for task in tasks)
     except TerminatedWorkerError as error:
         raise RuntimeError(
-            "a worker process died, perhaps for want of memory; run again to go on from the "
+            "a worker process died, perhaps for want of memory: run again to go on from the "
             "checkpoints, with fewer --jobs if need be."
         ) from error
+
+
+def _on_cluster(tasks: list[tuple], address: str) -> Iterator[History]:
+    """The histories of the tasks as they come, from the workers of a Dask scheduler.
+
+    The workers get this project's modules from here. A run whose worker dies starts afresh on
+    another one.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise RuntimeError(
+            "--scheduler needs dask.distributed: pip install -r requirements-dask.txt"
+        ) from error
+    try:
+        client = Client(address, timeout=CLUSTER_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"no Dask scheduler answers at {address}: start one by dask scheduler, and name the "
+            "address it prints."
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CLUSTER_SECONDS)
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"the Dask scheduler at {address} has no worker: start some by dask worker "
+                f"{address} --nthreads 1 --nworkers auto"
+            ) from error
+        for module in MODULES:
+            client.upload_file(str(Path(__file__).with_name(module)))
+        done, lost = threading.Event(), threading.Event()
+        threading.Thread(target=_watch, args=(client, done, lost), daemon=True).start()
+        try:
+            with parallel_config("dask", client=client):
+                parallel = Parallel(batch_size=1, return_as="generator_unordered")
+                yield from parallel(delayed(train)(*task) for task in tasks)
+        except KeyboardInterrupt:
+            if not lost.is_set():
+                raise
+            raise RuntimeError(
+                f"the Dask scheduler at {address} is gone, or several workers died of one run: see "
+                "what they logged, and run again for what is missing."
+            ) from None
+        finally:
+            done.set()
+
+
+def _watch(client: Client, done: threading.Event, lost: threading.Event) -> None:
+    """Until done, interrupt the main thread, and say so by lost, if a run can have no result.
+
+    joblib (1.6) would wait for it for ever: it hears of runs that end or raise, and of no others.
+    """
+    while not done.wait(1):
+        states = {future.status for future in client.futures.values()}
+        if client.status == "closed" or states & {"error", "lost", "cancelled"}:
+            lost.set()
+            _thread.interrupt_main()
+            return
 
 
 # --- statistics -----------------------------------------------------------------------------------
@@ -607,20 +694,32 @@ def report(folder: str | Path = RUNS, out: str | Path = "results") -> None:
 # --- command line ---------------------------------------------------------------------------------
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command; errors the user can mend end it with one sentence and status 1."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def _seed(text: str) -> int:
+    """An argument of --seeds."""
+    try:
+        return TrainingConfig(int(text)).seed
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no seed; expected integers from 0 to 2**32 - 1, as in --seeds 42 43"
+        ) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; what the user can mend ends it with one sentence and status 1."""
+    parser = argparse.ArgumentParser(prog="study.py", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="run | report")
     command = commands.add_parser("run", help="train the runs that are missing")
     command.set_defaults(do=run)
-    command.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME")
-    command.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="SEED")
-    command.add_argument("--folder", type=Path, default=RUNS)
-    command.add_argument("--jobs", type=int, help="runs side by side; one a core unless told")
+    command.add_argument("--variants", nargs="+", default=tuple(VARIANTS), metavar="NAME")
+    command.add_argument("--seeds", nargs="+", type=_seed, default=SEEDS, metavar="SEED")
+    command.add_argument("--folder", type=Path, default=RUNS, help="of the runs: %(default)s")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, help="runs side by side; one a core unless told")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster")
     command = commands.add_parser("report", help="compare the runs that are there")
     command.set_defaults(do=report)
-    command.add_argument("--folder", type=Path, default=RUNS)
-    command.add_argument("--out", type=Path, default=Path("results"))
+    command.add_argument("--folder", type=Path, default=RUNS, help="of the runs: %(default)s")
+    command.add_argument("--out", type=Path, default=RUNS.parent, help="%(default)s")
     options = vars(parser.parse_args(arguments))
     do = options.pop("do")
     try:
@@ -632,7 +731,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # As a module, so that worker processes find its functions by their name.
+    # As a module, so that other processes find its functions by their name.
     import study
 
     study.main()
