@@ -211,7 +211,7 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
     runs: histories by variant, one of STYLES each, in the order of the axis.
     interval: gives n, mean, sd, low and high for a list of numbers; only n if there are too few.
 
-    Raises ValueError for an unknown variant, and if there is no run or one without an epoch.
+    Raises ValueError for an unknown variant, one without a run, and a run without an epoch.
     """
     _check_runs(runs)
     figure = NotebookFigure(height=7)
@@ -226,7 +226,7 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
                 published and published.first_epoch_at_99,
             ),
         ):
-            places = x - 0.35 + 0.4 * (np.arange(len(figures)) + 0.5) / max(len(figures), 1)
+            places = x - 0.35 + 0.4 * (np.arange(len(figures)) + 0.5) / len(figures)
             shown = [math.nan if figure is None else figure for figure in figures]
             axes.plot(places, shown, linestyle="none", markersize=6, **STYLES[variant].marker)
             reached = [figure for figure in figures if figure is not None]
@@ -455,8 +455,10 @@ def _check_runs(runs: Mapping[str, Sequence[History]]) -> None:
             f"there is no variant {unknown[0]!r}; expected some of {', '.join(STYLES)}: name the "
             "runs so."
         )
-    if not any(runs.values()) or not all(h.epochs for of in runs.values() for h in of):
-        raise ValueError("expected one or more runs, each with an epoch or more: train first.")
+    if not runs or not all(of and all(h.epochs for h in of) for of in runs.values()):
+        raise ValueError(
+            "expected one or more runs of each variant, each with an epoch or more: train first."
+        )
 
 
 def _pictures(cells: list[tuple[torch.Tensor | None, str]], columns: int, title: str) -> Figure:

@@ -680,7 +680,7 @@ def report(folder: str | Path = RUNS, out: str | Path = "results") -> None:
             f"{folder} holds runs of different configs, such as {one} and {other}: keep runs of "
             "one config there, and move the others away."
         )
-    of = {variant: _of(runs, variant) for variant in VARIANTS}
+    of = {variant: found for variant in VARIANTS if (found := _of(runs, variant))}
     figures = {
         "comparison.png": Visualization.every_run(of, summarise),
         "comparison_curves.png": Visualization.accuracy_by_epoch(of, summarise),
