@@ -1,11 +1,13 @@
 # make notebooks   MNIST, then the three notebooks, executed in place (-j2: two at a time)
+# make study       what is missing of the study's 25 runs, and the report on them
+# make report      the report on the study's runs, as they are
 # make test        the tests
 # make quick       the three notebooks, one epoch on 4,096 images, under build/quick
 # make figures     the curves of results/*.json as results/*.png
 # make lab         JupyterLab
 # make torture     hundreds of faults inflicted on checkpoints, data and training
 # make bench       an epoch against the usual loop's, side by side
-# make clean       remove build/ and checkpoints/: every run starts afresh
+# make clean       remove build/ and all checkpoints: every broken run starts afresh
 #
 # Each sets up what it needs, in .venv or in VENV=PATH.
 
@@ -13,11 +15,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DASK_READY := $(VENV)/.ready-dask
 NOTEBOOKS := MNIST_Classifier_v1 MNIST_Classifier_v2 MNIST_Classifier_Final
 PAPERMILL := $(BIN)/papermill --cwd . --kernel python3 --no-progress-bar --stdout-file - --log-level ERROR
 STRIP := "metadata.papermill metadata.language_info cell.metadata.papermill"
 
-.PHONY: notebooks $(NOTEBOOKS) data test quick figures lab torture bench clean
+.PHONY: notebooks $(NOTEBOOKS) data study report test quick figures lab torture bench clean
 .DELETE_ON_ERROR:
 
 notebooks: $(NOTEBOOKS)
@@ -36,7 +39,14 @@ data: $(READY)
 	@$(BIN)/python -c "from DataPipeline import load_mnist; load_mnist()"
 	@$(BIN)/python -c "from TrainingHelper import delete_finished_checkpoints as d; d('checkpoints')"
 
-test: $(READY)
+study: $(READY)
+	@$(BIN)/python study.py run
+	@$(BIN)/python study.py report
+
+report: $(READY)
+	@$(BIN)/python study.py report
+
+test: $(DASK_READY)
 	@$(BIN)/python -m pytest -m "not torture"
 
 torture: $(READY)
@@ -64,7 +74,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/epoch_time.py --json benchmarks/epoch_time.json
 
 clean:
-	rm -rf build checkpoints
+	rm -rf build checkpoints results/runs/*.pt
 
 $(READY): requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
@@ -72,4 +82,8 @@ $(READY): requirements.txt
 	        "make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DASK_READY): $(READY) requirements-dask.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dask.txt
 	@touch $@

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from math import exp, log, nan, sqrt
 from pathlib import Path
@@ -208,6 +209,7 @@ def _on_cluster(tasks: list[tuple], address: str) -> Iterator[History]:
     """
     try:
         from distributed import Client
+        from joblib._dask import DaskDistributedBackend
     except ImportError as error:
         raise RuntimeError(
             "--scheduler needs dask.distributed: pip install -r requirements-dask.txt"
@@ -219,6 +221,12 @@ def _on_cluster(tasks: list[tuple], address: str) -> Iterator[History]:
             f"no Dask scheduler answers at {address}: start one by dask scheduler, and name the "
             "address it prints."
         ) from error
+
+    class Cluster(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            """At least 2: for 1, joblib would train in this very process, and not on the worker."""
+            return max(2, super().effective_n_jobs(n_jobs))
+
     with client:
         try:
             client.wait_for_workers(1, timeout=CLUSTER_SECONDS)
@@ -232,16 +240,16 @@ def _on_cluster(tasks: list[tuple], address: str) -> Iterator[History]:
         done, lost = threading.Event(), threading.Event()
         threading.Thread(target=_watch, args=(client, done, lost), daemon=True).start()
         try:
-            with parallel_config("dask", client=client):
+            with parallel_config(Cluster(client=client)):
                 parallel = Parallel(batch_size=1, return_as="generator_unordered")
                 yield from parallel(delayed(train)(*task) for task in tasks)
-        except KeyboardInterrupt:
-            if not lost.is_set():
+        except (KeyboardInterrupt, CancelledError) as error:
+            if isinstance(error, KeyboardInterrupt) and not lost.is_set():
                 raise
             raise RuntimeError(
                 f"the Dask scheduler at {address} is gone, or several workers died of one run: see "
                 "what they logged, and run again for what is missing."
-            ) from None
+            ) from error
         finally:
             done.set()
 
