@@ -31,7 +31,7 @@ from scipy.stats import t as student_t
 from tqdm import tqdm
 
 import models
-from DataPipeline import DataError, load_mnist, make_loaders
+from DataPipeline import load_mnist, make_loaders
 from models import SmallMNISTNet4Block
 from TrainingHelper import (
     History,
@@ -159,6 +159,10 @@ def run(
                 f"{history.config}, and not {asdict(config)}. It was left alone; move it away, or "
                 "name another folder."
             )
+    total = len(variants) * len(seeds)
+    if not missing:
+        print(f"all {total} runs are in {folder}")
+        return
     folder.mkdir(parents=True, exist_ok=True)
     if scheduler:
         tasks = [(variant, config, None, train_images) for variant, config in missing]
@@ -170,10 +174,8 @@ def run(
             for variant, config in missing
         ]
         histories = _side_by_side(tasks, jobs)
-    total = len(variants) * len(seeds)
-    done = total - len(missing)
     # smoothing=0: an estimate from all runs. They end in pairs, so that the last one says little.
-    with tqdm(total=total, initial=done, unit="run", smoothing=0) as bar:
+    with tqdm(total=total, initial=total - len(missing), unit="run", smoothing=0) as bar:
         for history in histories:
             if history.status == "interrupted":
                 raise KeyboardInterrupt
@@ -233,7 +235,7 @@ def _on_cluster(tasks: list[tuple], address: str) -> Iterator[History]:
         except TimeoutError as error:
             raise RuntimeError(
                 f"the Dask scheduler at {address} has no worker: start some by dask worker "
-                f"{address} --nthreads 1 --nworkers auto"
+                f"{address} --nthreads 1 --nworkers -1"
             ) from error
         for module in MODULES:
             client.upload_file(str(Path(__file__).with_name(module)))
@@ -336,7 +338,7 @@ Runs = dict[tuple[str, int], History]
 GOAL = 99.4  # per cent; the publication's
 
 
-def values(runs: Runs, weights: dict[str, int], measure: Measure) -> list[float]:
+def paired(runs: Runs, weights: dict[str, int], measure: Measure) -> list[float]:
     """For each seed, the sum of weight * measure over variants: {"v1": 1, "v2": -1} is v1 - v2.
 
     Seeds that lack one of the variants, or the measure in one of them, are left out.
@@ -357,7 +359,7 @@ def values(runs: Runs, weights: dict[str, int], measure: Measure) -> list[float]
 class Check:
     """What a published claim says of one figure.
 
-    weights, measure: as for values; nothing: the value if there were no effect; claimed: the
+    weights, measure: as for paired; nothing: the value if there were no effect; claimed: the
     published value, and source: where that comes from, if not from the claim itself; decides:
     whether the verdict on the claim rests on it; size: whether the claim is about how much, and not
     only about which way.
@@ -512,7 +514,7 @@ def _claims(runs: Runs) -> Iterator[str]:
     for number, (claim, checks) in enumerate(CLAIMS.items(), 1):
         rows, deciding = [], []
         for check in checks:
-            found = summarise(values(runs, check.weights, check.measure))
+            found = summarise(paired(runs, check.weights, check.measure))
             said, why = verdict(check, found)
             if len(check.weights) == 1:
                 write = _write(check.measure)
@@ -535,7 +537,7 @@ def _variants(runs: Runs) -> str:
     """The table of every measure of every variant, beside the published figures."""
     rows = [["runs", *(str(len(_of(runs, variant))) for variant in VARIANTS)]]
     for measure in MEASURES:
-        found = {v: summarise(values(runs, {v: 1}, measure)) for v in VARIANTS}
+        found = {v: summarise(paired(runs, {v: 1}, measure)) for v in VARIANTS}
         write = _write(measure, difference=measure is GAP)
         rows.append([f"**{measure.name}**", *(_interval(f, write) for f in found.values())])
         deviations = [f"{f.sd:.{measure.decimals}f}" if f.n > 1 else "" for f in found.values()]
@@ -558,7 +560,7 @@ def _differences(runs: Runs) -> str:
     for what, weights in CONTRASTS.items():
         cells = []
         for measure in measures:
-            found = summarise(values(runs, weights, measure))
+            found = summarise(paired(runs, weights, measure))
             cells.append(f"{_interval(found, _write(measure, difference=True))}, n = {found.n}")
         rows.append([f"{_name(weights)} ({what})", *cells])
     return _table(["", *(measure.name for measure in measures)], rows)
@@ -732,7 +734,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     do = options.pop("do")
     try:
         do(**options)
-    except (DataError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; run again to go on.")

@@ -109,16 +109,16 @@ def test_no_number_of_runs_resolves_a_distance_of_nothing(distance):
 
 def test_differences_are_taken_seed_by_seed_where_both_are_there():
     runs = runs_of(v1=[99.1, 99.2, 99.3], v2=[99.0, 99.4])
-    assert study.values(runs, {"v1": 1, "v2": -1}, FINAL) == pytest.approx([0.1, -0.2])
+    assert study.paired(runs, {"v1": 1, "v2": -1}, FINAL) == pytest.approx([0.1, -0.2])
     runs["v2", 44] = history("v2", 44, [98.0, 98.9])
-    assert len(study.values(runs, {"v1": 1, "v2": -1}, FINAL)) == 3
-    assert len(study.values(runs, {"v1": 1, "v2": -1}, FIRST_99)) == 2  # one never reached it
+    assert len(study.paired(runs, {"v1": 1, "v2": -1}, FINAL)) == 3
+    assert len(study.paired(runs, {"v1": 1, "v2": -1}, FIRST_99)) == 2  # one never reached it
 
 
 def test_the_interaction_is_the_difference_of_the_two_differences():
     weights = study.CONTRASTS["interaction"]
     runs = runs_of(v1=[99.1], v2=[99.2], v1_bn=[99.6], v2_bn=[99.4])
-    assert study.values(runs, weights, FINAL) == pytest.approx([(99.6 - 99.4) - (99.1 - 99.2)])
+    assert study.paired(runs, weights, FINAL) == pytest.approx([(99.6 - 99.4) - (99.1 - 99.2)])
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -500,6 +500,8 @@ def test_only_missing_runs_are_trained(tmp_path, capsys):
     study.run(["v1"], [42, 43], tmp_path, jobs=1, **SMALL)
     assert "seed 43" in (said := capsys.readouterr().out) and "seed 42" not in said
     assert (tmp_path / "v1-42.json").read_bytes() == before
+    study.run(["v1"], [42, 43], tmp_path, scheduler="tcp://127.0.0.1:9", **SMALL)
+    assert "all 2 runs are in" in capsys.readouterr().out  # and nobody was asked for more
 
 
 @pytest.mark.slow
