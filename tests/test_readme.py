@@ -58,6 +58,25 @@ def test_the_table_of_measured_figures_is_that_of_the_results(readme):
         assert row in readme
 
 
+@pytest.fixture(scope="module")
+def report():
+    return (PROJECT / "results" / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_the_verdicts_are_those_of_the_report(readme, report):
+    verdicts = re.findall(r"^### (\d\. .+): (\*\*.+\*\*)$", report, re.MULTILINE)
+    assert len(verdicts) == 5
+    for claim, verdict in verdicts:
+        assert f"| {claim} | {verdict} |" in readme
+
+
+def test_every_mean_with_its_interval_is_in_the_report(readme, report):
+    found = re.findall(r"[+-]?\d+\.\d+ \[[+-]?\d+\.\d+, [+-]?\d+\.\d+\]", readme)
+    assert len(found) >= 5
+    for interval in found:
+        assert f" {interval}" in report, interval
+
+
 def layout_rows():
     """The rows of the layout table: block, input channels, convolutions, weights, map."""
     channels, size = 1, 28
