@@ -285,7 +285,7 @@ def accuracy_by_epoch(runs: Mapping[str, Sequence[History]], interval: Interval)
     for (variant, histories), place in zip(runs.items(), places, strict=True):
         style = STYLES[variant]
         axes = figure.add_subplot(place, sharey=panels[0] if panels else None)
-        axes.set_title(f"{variant}: {style.network}".replace("\n", " "), fontsize=SMALL + 1)
+        axes.set_title(f"{variant}: {style.network}".replace("\n", " "), fontsize=SMALL)
         panels.append(axes)
         for part, look in PARTS.items():
             series = [[e[f"{part}_accuracy"] for e in h.epochs] for h in histories]
@@ -441,11 +441,18 @@ def _stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
 
 
 def _mean_line(axes: Axes, means: Sequence[tuple], **look: object) -> None:
-    """A line through the means by epoch, from 1, and a band of their intervals."""
+    """A line through the means by epoch, from 1, and a band of their intervals, up to 100 %."""
     epochs = range(1, len(means) + 1)
     _, mean, _, low, high = zip(*means, strict=True)
     axes.plot(epochs, mean, **look)
-    axes.fill_between(epochs, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axes.fill_between(
+        epochs,
+        np.maximum(low, 0),
+        np.minimum(high, 100),
+        color=look["color"],
+        alpha=0.2,
+        linewidth=0,
+    )
 
 
 def _check_runs(runs: Mapping[str, Sequence[History]]) -> None:

@@ -548,9 +548,23 @@ def _variants(runs: Runs) -> str:
         if measure is FIRST_99:
             reached = [f"{found[v].n} of {len(_of(runs, v))}" for v in VARIANTS]
             rows.append(["reached by", *reached])
+            early = [sum(map(_before_the_first_drop, _of(runs, v))) for v in VARIANTS]
+            rows.append(
+                [
+                    "reached before the learning rate first falls",
+                    *(f"{k} of {len(_of(runs, v))}" for k, v in zip(early, VARIANTS, strict=True)),
+                ]
+            )
         if any(published := [_published(variant, measure) for variant in VARIANTS]):
             rows.append(["published, one run", *published])
     return _table(["", *VARIANTS], rows)
+
+
+def _before_the_first_drop(history: History) -> bool:
+    """Whether 99 % is reached at the learning rate of the first epoch."""
+    first = history.first_epoch_at_99
+    rates = [record["learning_rate"] for record in history.epochs]
+    return first is not None and rates[first - 1] == rates[0]
 
 
 def _differences(runs: Runs) -> str:

@@ -262,6 +262,14 @@ def test_the_report_counts_the_runs_that_reached_99(folder):
     assert rows_of(text, "[v1-44]")[3] == "not reached"
 
 
+def test_the_report_counts_the_runs_that_reached_99_at_the_first_learning_rate():
+    early, late = history("v1", 42, [99.0, 99.2]), history("v1", 43, [98.0, 99.2])
+    for run in (early, late):
+        run.epochs[1]["learning_rate"] = 0.0001
+    text = study.compare({("v1", 42): early, ("v1", 43): late})
+    assert rows_of(text, "reached before the learning rate first falls")[1] == "1 of 2"
+
+
 def test_a_ratio_of_epochs_is_a_geometric_mean(folder):
     runs = study.load_runs(folder)
     ratios = [
@@ -317,6 +325,12 @@ def test_means_by_epoch_end_with_the_shortest_run():
     long, short = history("v1", 42, [97.0, 98.0, 99.0]), history("v1", 43, [97.5, 98.5])
     figure = Visualization.accuracy_by_epoch({"v1": [long, short]}, summarise)
     assert list(figure.axes[0].lines[0].get_ydata()) == [97.25, 98.25]
+
+
+def test_a_band_that_passes_100_is_cut_off_there(recwarn):
+    runs = [history("v1", 42, [90.0, 99.9]), history("v1", 43, [99.0, 99.0])]
+    Visualization.accuracy_by_epoch({"v1": runs}, summarise)._repr_png_()
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("figure", [Visualization.every_run, Visualization.accuracy_by_epoch])
