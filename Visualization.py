@@ -206,7 +206,8 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
     """Final test accuracy (%) and first epoch at 99 %+ of every run, and their means by variant.
 
     The runs of a variant stand side by side in the order given. Beside them are their mean with its
-    interval, and the published figure where there is one.
+    interval, and the published figure where there is one. A run that never reached 99 % is shown
+    one epoch after the last and left out of the mean.
 
     runs: histories by variant, one of STYLES each, in the order of the axis.
     interval: gives n, mean, sd, low and high for a list of numbers; only n if there are too few.
@@ -227,7 +228,8 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
             ),
         ):
             places = x - 0.35 + 0.4 * (np.arange(len(figures)) + 0.5) / len(figures)
-            shown = [math.nan if figure is None else figure for figure in figures]
+            never = [h.config["epochs"] + 1 for h in histories]
+            shown = [y if y is not None else end for y, end in zip(figures, never, strict=True)]
             axes.plot(places, shown, linestyle="none", markersize=6, **STYLES[variant].marker)
             reached = [figure for figure in figures if figure is not None]
             n, mean, _, low, high = interval(reached)
@@ -235,14 +237,18 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
                 axes.plot(x + 0.17, mean, color="black", marker="_", markersize=15, mew=2.5)
                 axes.vlines(x + 0.17, low, high, color="black", linewidth=1.5)
             if len(reached) < len(figures):
-                note = f"99 % reached by {len(reached)} of {len(figures)}"
-                place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top"}
-                axes.annotate(note, (x, 0.98), fontsize=SMALL, **place)
+                failed = [k for k, figure in enumerate(figures) if figure is None]
+                place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+                note = "never; the mean\nis of the others"
+                axes.annotate(
+                    note, (places[failed[-1]], shown[failed[-1]]), fontsize=SMALL, **place
+                )
             if stated:
                 axes.plot(x + 0.36, stated, color=GREY, marker="x", markersize=8, mew=2)
     top.axhline(99.4, color=GREY, linestyle=":", linewidth=1)
     top.set(title="Accuracy after the last epoch", ylabel="test accuracy (%)\ndotted: the goal")
     bottom.set(title="First epoch with a test accuracy of 99 % or more", ylabel="epoch")
+    bottom.margins(y=0.1)
     bottom.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     names = [f"{variant}\n{STYLES[variant].network}" for variant in runs]
     bottom.set_xticks(range(len(runs)), names)

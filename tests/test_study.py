@@ -22,7 +22,16 @@ import study
 import Visualization
 from DataPipeline import make_loaders
 from models import SmallMNISTNet4Block
-from study import FINAL, FIRST_99, LOG_FIRST_99, Check, Summary, summarise, verdict
+from study import (
+    FINAL,
+    FIRST_99,
+    FIRST_99_OR_NEVER,
+    LOG_FIRST_99,
+    Check,
+    Summary,
+    summarise,
+    verdict,
+)
 from TrainingHelper import History, TrainingConfig, fit, set_seed
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -112,7 +121,13 @@ def test_differences_are_taken_seed_by_seed_where_both_are_there():
     assert study.paired(runs, {"v1": 1, "v2": -1}, FINAL) == pytest.approx([0.1, -0.2])
     runs["v2", 44] = history("v2", 44, [98.0, 98.9])
     assert len(study.paired(runs, {"v1": 1, "v2": -1}, FINAL)) == 3
-    assert len(study.paired(runs, {"v1": 1, "v2": -1}, FIRST_99)) == 2  # one never reached it
+
+
+def test_a_run_that_never_reached_99_counts_as_one_epoch_after_the_last():
+    runs = runs_of(v1=[99.1, 99.2], v2=[99.0, 98.9])
+    assert study.paired(runs, {"v1": 1, "v2": -1}, FIRST_99) == [0]
+    assert study.paired(runs, {"v1": 1, "v2": -1}, FIRST_99_OR_NEVER) == [0, 2 - 21]
+    assert study.paired(runs, {"v1": 1, "v2": -1}, LOG_FIRST_99)[1] == pytest.approx(log(2 / 21))
 
 
 def test_the_interaction_is_the_difference_of_the_two_differences():
@@ -191,6 +206,7 @@ def published_differences():
     figure = {
         FINAL: "final_accuracy",
         FIRST_99: "first_epoch_at_99",
+        FIRST_99_OR_NEVER: "first_epoch_at_99",
         study.TEST_1: "epoch_1_test_accuracy",
         study.TRAIN_1: "epoch_1_train_accuracy",
     }
@@ -312,7 +328,10 @@ def test_every_run_is_in_both_figures(folder):
     top, bottom = Visualization.every_run(of, summarise).axes
     drawn = [line.get_ydata() for line in top.lines if len(line.get_ydata()) == 5]
     assert [list(y) for y in drawn] == [[h.final_accuracy for h in of[v]] for v in of]
-    assert any("reached by 4 of 5" in text.get_text() for text in bottom.texts)
+    [never] = [text for text in bottom.texts if "never" in text.get_text()]
+    assert never.xy[1] == 21
+    drawn = [line.get_ydata() for line in bottom.lines if len(line.get_ydata()) == 5]
+    assert [list(y) for y in drawn] == [[h.first_epoch_at_99 or 21 for h in of[v]] for v in of]
     panels = Visualization.accuracy_by_epoch(of, summarise).axes[2:]
     for axes, histories in zip(panels, of.values(), strict=True):
         curves = [list(line.get_ydata()) for line in axes.lines]
