@@ -5,7 +5,7 @@
 
 v1, v2, v1_bn and v2_bn are a 2 x 2 that separates dropout placement from batch normalisation; final
 is the published fifth. A run is the very `fit` of the notebooks, so that one with a notebook's
-variant and seed repeats its accuracies to the bit.
+variant and seed repeats it to the bit, on the same type of machine.
 """
 
 from __future__ import annotations
@@ -524,6 +524,10 @@ def _claims(runs: Runs) -> Iterator[str]:
         for check in checks:
             found = summarise(paired(runs, check.weights, check.measure))
             said, why = verdict(check, found)
+            if check.measure in (FIRST_99_OR_NEVER, LOG_FIRST_99):
+                reached = len(paired(runs, check.weights, FIRST_99))
+                if reached < found.n:
+                    why += f" (99 % was never reached in {found.n - reached} of them)"
             if len(check.weights) == 1:
                 write = _write(check.measure)
                 name = f"{_name(check.weights)} against {check.nothing:g}: {check.measure.name}"

@@ -286,6 +286,12 @@ def test_the_report_counts_the_runs_that_reached_99_at_the_first_learning_rate()
     assert rows_of(text, "reached before the learning rate first falls")[1] == "1 of 2"
 
 
+def test_the_report_says_in_how_many_pairs_99_was_never_reached(folder):
+    text = study.compare(study.load_runs(folder))
+    assert "never reached in 1 of them" in rows_of(text, "**v1 - v2: first epoch")[-1]
+    assert "never reached" not in rows_of(text, "v1_bn - v2_bn: first epoch")[-1]
+
+
 def test_a_ratio_of_epochs_is_a_geometric_mean(folder):
     runs = study.load_runs(folder)
     ratios = [
