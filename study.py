@@ -206,11 +206,12 @@ def _side_by_side(tasks: list[tuple], jobs: int | None) -> Iterator[History]:
 def _on_cluster(tasks: list[tuple], address: str) -> Iterator[History]:
     """The histories of the tasks as they come, from the workers of a Dask scheduler.
 
-    The workers get this project's modules from here. A run whose worker dies starts afresh on
-    another one.
+    Scheduler and workers get this project's modules from here. A run whose worker dies starts
+    afresh on another one.
     """
     try:
         from distributed import Client
+        from distributed.diagnostics.plugin import SchedulerUploadFile, UploadFile
         from joblib._dask import DaskDistributedBackend
     except ImportError as error:
         raise RuntimeError(
@@ -238,7 +239,11 @@ def _on_cluster(tasks: list[tuple], address: str) -> Iterator[History]:
                 f"{address} --nthreads 1 --nworkers -1"
             ) from error
         for module in MODULES:
-            client.upload_file(str(Path(__file__).with_name(module)))
+            path = str(Path(__file__).with_name(module))
+            # A scheduler may live in the caller's process, whose modules must not be reloaded;
+            # a worker may still hold those of an older study.
+            client.register_plugin(SchedulerUploadFile(path, load=False), module)
+            client.register_plugin(UploadFile(path), module)
         done, lost = threading.Event(), threading.Event()
         threading.Thread(target=_watch, args=(client, done, lost), daemon=True).start()
         try:

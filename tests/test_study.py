@@ -644,6 +644,13 @@ def test_a_cluster_gives_the_same_runs_though_a_worker_is_killed(
 
 
 @pytest.mark.slow
+def test_a_cluster_of_this_process_leaves_its_modules_alone(tmp_path, undisturbed, cluster):
+    study.run(["v1"], [42], tmp_path, scheduler=cluster.scheduler_address, **SMALL)
+    assert histories(tmp_path) == {("v1", 42): undisturbed["v1", 42]}
+    assert sys.modules["TrainingHelper"].History is History
+
+
+@pytest.mark.slow
 def test_a_run_that_kills_its_workers_ends_the_study_in_one_sentence(tmp_path, start, cluster):
     cluster.scheduler.allowed_failures = 0
     process = start(tmp_path, scheduler=cluster.scheduler_address)
@@ -659,10 +666,13 @@ def at_work(cluster):
 
 @pytest.fixture
 def dask(tmp_path):
-    """A scheduler and a worker, started as the README says: their processes, the address."""
+    """A scheduler and a worker, started as the README says, but where this project is not.
+
+    Their processes, and the address.
+    """
     pytest.importorskip("distributed", reason="needs requirements-dask.txt")
     file = tmp_path / "scheduler.json"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": PROJECT}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     dask = [sys.executable, "-m", "dask"]
     at = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
     scheduler = subprocess.Popen([*dask, "scheduler", *at, "--port", "0"], **quiet)
