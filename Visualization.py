@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from models import VARIANTS
+from models import GOAL, VARIANTS
 
 if TYPE_CHECKING:
     from TrainingHelper import History
@@ -228,8 +228,8 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
             ),
         ):
             places = x - 0.35 + 0.4 * (np.arange(len(figures)) + 0.5) / len(figures)
-            never = [h.config["epochs"] + 1 for h in histories]
-            shown = [y if y is not None else end for y, end in zip(figures, never, strict=True)]
+            never = histories[0].config["epochs"] + 1
+            shown = [never if figure is None else figure for figure in figures]
             axes.plot(places, shown, linestyle="none", markersize=6, **STYLES[variant].marker)
             reached = [figure for figure in figures if figure is not None]
             n, mean, _, low, high = interval(reached)
@@ -245,7 +245,7 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
                 )
             if stated:
                 axes.plot(x + 0.36, stated, color=GREY, marker="x", markersize=8, mew=2)
-    top.axhline(99.4, color=GREY, linestyle=":", linewidth=1)
+    top.axhline(GOAL, color=GREY, linestyle=":", linewidth=1)
     top.set(title="Accuracy after the last epoch", ylabel="test accuracy (%)\ndotted: the goal")
     bottom.set(title="First epoch with a test accuracy of 99 % or more", ylabel="epoch")
     bottom.margins(y=0.1)

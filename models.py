@@ -21,6 +21,7 @@ LAYOUT = (
     ((3, 8), (3, 32), (1, 32)),  # 3x3 -> 1x1
 )
 CLASSES = 10
+GOAL = 99.4  # test accuracy in per cent; the publication's, within 20 epochs
 
 
 @dataclass(frozen=True)
