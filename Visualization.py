@@ -236,13 +236,10 @@ def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figu
             if n:
                 axes.plot(x + 0.17, mean, color="black", marker="_", markersize=15, mew=2.5)
                 axes.vlines(x + 0.17, low, high, color="black", linewidth=1.5)
-            if len(reached) < len(figures):
-                failed = [k for k, figure in enumerate(figures) if figure is None]
+            if failed := [at for at, figure in zip(places, figures, strict=True) if figure is None]:
                 place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
                 note = "never; the mean\nis of the others"
-                axes.annotate(
-                    note, (places[failed[-1]], shown[failed[-1]]), fontsize=SMALL, **place
-                )
+                axes.annotate(note, (failed[-1], never), fontsize=SMALL, **place)
             if stated:
                 axes.plot(x + 0.36, stated, color=GREY, marker="x", markersize=8, mew=2)
     top.axhline(GOAL, color=GREY, linestyle=":", linewidth=1)
@@ -451,14 +448,8 @@ def _mean_line(axes: Axes, means: Sequence[tuple], **look: object) -> None:
     epochs = range(1, len(means) + 1)
     _, mean, _, low, high = zip(*means, strict=True)
     axes.plot(epochs, mean, **look)
-    axes.fill_between(
-        epochs,
-        np.maximum(low, 0),
-        np.minimum(high, 100),
-        color=look["color"],
-        alpha=0.2,
-        linewidth=0,
-    )
+    low, high = np.clip((low, high), 0, 100)
+    axes.fill_between(epochs, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def _check_runs(runs: Mapping[str, Sequence[History]]) -> None:

@@ -99,9 +99,13 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _run_name(variant: str, seed: int) -> str:
+    return f"{variant}-{seed}"
+
+
 def _path(folder: str | Path, variant: str, seed: int) -> Path:
     """Where a run's JSON is; its checkpoint lies beside it, as .pt."""
-    return Path(folder, f"{variant}-{seed}.json")
+    return Path(folder, f"{_run_name(variant, seed)}.json")
 
 
 def load_runs(folder: str | Path = RUNS) -> dict[tuple[str, int], History]:
@@ -612,7 +616,7 @@ def _every_run(runs: Runs) -> str:
     rows = []
     for variant in VARIANTS:
         for h in _of(runs, variant):
-            name = f"{variant}-{h.seed}"
+            name = _run_name(variant, h.seed)
             cells = [_figure(h, measure) for measure in MEASURES]
             ended = f"{len(h.epochs)}, {h.status}"
             rows.append([f"[{name}](runs/{name}.json)", *cells, ended])
@@ -638,7 +642,9 @@ def compare(runs: Runs) -> str:
     binomial = 100 * sqrt(accuracy * (1 - accuracy) / TEST_IMAGES)
     claims = "\n".join(_claims(runs))
     config = next(iter(runs.values())).config
-    failed = [f"{v}-{h.seed}" for v in VARIANTS for h in _of(runs, v) if not h.first_epoch_at_99]
+    failed = [
+        _run_name(v, h.seed) for v in VARIANTS for h in _of(runs, v) if not h.first_epoch_at_99
+    ]
     never = f"Here it is {', '.join(failed)}." if failed else "Here there is none."
     return f"""\
 # The comparison: {len(runs)} runs of five variants
@@ -723,9 +729,9 @@ def report(folder: str | Path = RUNS, out: str | Path = "results") -> None:
     runs = load_runs(folder)
     if not runs:
         raise ValueError(f"{folder} holds no run; make some by: python study.py run")
-    configs = {str({**h.config, "seed": None}): name for name, h in sorted(runs.items())}
+    configs = {str({**h.config, "seed": None}): _run_name(*run) for run, h in sorted(runs.items())}
     if len(configs) > 1:
-        one, other, *_ = ("-".join(map(str, name)) for name in configs.values())
+        one, other, *_ = configs.values()
         raise ValueError(
             f"{folder} holds runs of different configs, such as {one} and {other}: keep runs of "
             "one config there, and move the others away."

@@ -622,9 +622,13 @@ def test_a_seed_list_that_is_not_one_is_refused(tmp_path, capsys, seeds):
 
 
 @pytest.fixture
-def cluster():
+def distributed():
+    return pytest.importorskip("distributed", reason="needs requirements-dask.txt")
+
+
+@pytest.fixture
+def cluster(distributed):
     """Two worker processes and a scheduler on the loopback interface."""
-    distributed = pytest.importorskip("distributed", reason="needs requirements-dask.txt")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
     ) as cluster:
@@ -636,7 +640,7 @@ def test_a_cluster_gives_the_same_runs_though_a_worker_is_killed(
     tmp_path, undisturbed, start, cluster
 ):
     process = start(tmp_path, scheduler=cluster.scheduler_address)
-    os.kill(cluster.workers[wait_for(lambda: at_work(cluster))[0].name].pid, signal.SIGKILL)
+    kill_a_worker(cluster)
     said, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, said
     assert histories(tmp_path) == undisturbed
@@ -654,23 +658,24 @@ def test_a_cluster_of_this_process_leaves_its_modules_alone(tmp_path, undisturbe
 def test_a_run_that_kills_its_workers_ends_the_study_in_one_sentence(tmp_path, start, cluster):
     cluster.scheduler.allowed_failures = 0
     process = start(tmp_path, scheduler=cluster.scheduler_address)
-    os.kill(cluster.workers[wait_for(lambda: at_work(cluster))[0].name].pid, signal.SIGKILL)
+    kill_a_worker(cluster)
     said, _ = process.communicate(timeout=TIMEOUT)
     assert "several workers died of one run" in said.splitlines()[-1]
 
 
-def at_work(cluster):
-    """The workers of a LocalCluster that train."""
-    return [worker for worker in cluster.scheduler.workers.values() if worker.processing]
+def kill_a_worker(cluster):
+    """Kill one of a LocalCluster's worker processes, as soon as one trains."""
+    workers = cluster.scheduler.workers
+    busy = wait_for(lambda: [worker for worker in workers.values() if worker.processing])
+    os.kill(cluster.workers[busy[0].name].pid, signal.SIGKILL)
 
 
 @pytest.fixture
-def dask(tmp_path):
+def dask(tmp_path, distributed):
     """A scheduler and a worker, started as the README says, but where this project is not.
 
     Their processes, and the address.
     """
-    pytest.importorskip("distributed", reason="needs requirements-dask.txt")
     file = tmp_path / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     dask = [sys.executable, "-m", "dask"]
@@ -694,9 +699,9 @@ def test_a_scheduler_that_goes_away_ends_the_study_in_one_sentence(tmp_path, sta
     assert f"the Dask scheduler at {address} is gone" in said.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("distributed")
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_an_unreachable_scheduler_is_one_sentence(tmp_path, monkeypatch, address):
-    pytest.importorskip("distributed", reason="needs requirements-dask.txt")
     monkeypatch.setattr(study, "CLUSTER_SECONDS", 1)
     with pytest.raises(SystemExit) as ended:
         study.main(["run", "--folder", str(tmp_path), "--scheduler", address])
@@ -704,8 +709,7 @@ def test_an_unreachable_scheduler_is_one_sentence(tmp_path, monkeypatch, address
     assert "\n" not in str(ended.value) and not list(tmp_path.iterdir())
 
 
-def test_a_scheduler_without_workers_is_one_sentence(tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed", reason="needs requirements-dask.txt")
+def test_a_scheduler_without_workers_is_one_sentence(tmp_path, monkeypatch, distributed):
     monkeypatch.setattr(study, "CLUSTER_SECONDS", 1)
     with (
         distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as empty,
