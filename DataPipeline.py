@@ -462,6 +462,11 @@ class ChunkLoader(DataLoader):
         """Choose the epoch, from 0, whose batches the next iteration gives."""
         self.sampler.epoch = epoch
 
+    def as_they_are(self) -> ChunkLoader:
+        """A loader of the same images in order and without augmentation, to evaluate on."""
+        images, labels = self.dataset.images, self.dataset.labels
+        return ChunkLoader(images, labels, self.config, self.device, self.checksum, train=False)
+
     def __len__(self) -> int:
         return math.ceil(len(self.dataset.images) / self.images_per_batch)
 

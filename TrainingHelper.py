@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import functools
 import hashlib
 import io
 import json
@@ -18,8 +19,10 @@ import math
 import os
 import platform
 import random
+import re
 import secrets
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -244,7 +247,11 @@ class History:
     status: one of STATUSES; config: the TrainingConfig as a dict; environment: versions, device
     and threads; epochs: a dict for each whole epoch with the keys of RECORD (losses are means over
     images, accuracies per cent; those of the training set are taken while it trains, with dropout
-    active; learning_rate is the one the epoch used; seconds include the evaluation).
+    active; learning_rate is the one the epoch used; seconds include the evaluation);
+    train_images: how many images an epoch trains on; mistakes: [index, predicted digit] of every
+    test image that the last epoch's network got wrong; clean_train: that network's "loss" and
+    "accuracy" (per cent) on the training images as they are, in evaluation mode. These three are
+    None in files older than they are; clean_train also where nobody measured it.
     """
 
     variant: str
@@ -253,6 +260,9 @@ class History:
     config: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     epochs: list[dict[str, float]] = field(default_factory=list)
+    train_images: int | None = None
+    mistakes: list[list[int]] | None = None
+    clean_train: dict[str, float] | None = None
 
     def _series(self, key: str) -> list[float]:
         if not self.epochs:
@@ -339,7 +349,8 @@ class History:
     def from_dict(cls, content: dict) -> History:
         """A history from its JSON form; raises ValueError if a field is missing, odd or extra."""
         expected = {f.name for f in fields(cls)}
-        if not isinstance(content, dict) or set(content) != expected:
+        later = {"train_images", "mistakes", "clean_train"}  # not in the first round's files
+        if not isinstance(content, dict) or not expected - later <= set(content) <= expected:
             raise ValueError(f"expected an object with exactly {', '.join(sorted(expected))}")
         if content["status"] not in STATUSES:
             raise ValueError(f"status is {content['status']!r}; expected one of {STATUSES}")
@@ -351,11 +362,62 @@ class History:
                 for value in record.values()
             ):
                 raise ValueError(f"epoch {number} should hold finite {', '.join(RECORD)}, only")
+        images = content.get("train_images")
+        if not (images is None or (_is_int(images) and images >= 1)):
+            raise ValueError(f"train_images is {images!r}; expected an integer of at least 1")
+        mistakes = content.get("mistakes")
+        if not (
+            mistakes is None or (isinstance(mistakes, list) and all(map(_is_mistake, mistakes)))
+        ):
+            raise ValueError("mistakes should hold [index of a test image, predicted digit], only")
+        clean = content.get("clean_train")
+        if not (clean is None or (isinstance(clean, dict) and set(clean) == {"loss", "accuracy"})):
+            raise ValueError(f"clean_train is {clean!r}; expected a loss and an accuracy")
         return cls(**content)
 
 
+def _is_mistake(entry: object) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 2
+        and all(_is_int(number) and number >= 0 for number in entry)
+        and entry[1] < CLASSES
+    )
+
+
+def _processor() -> str:
+    """The processor's model, as exactly as the system tells; a virtual one's name may be short."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    entries = (line.partition(":") for line in lines)
+    told = {key.strip(): value.strip() for key, _, value in entries}
+    numbers = [f"{key} {told[key]}" for key in ("cpu family", "model", "stepping") if key in told]
+    return ", ".join([told.get("model name", platform.machine()), *numbers])
+
+
+@functools.cache
+def _onednn() -> str:
+    """The instruction set that oneDNN, which does the convolutions on a CPU, dispatches to.
+
+    It says so once per process, on the standard output and if asked before it starts.
+    """
+    convolve = "import torch; torch.conv2d(torch.zeros(32, 8, 28, 28), torch.zeros(8, 8, 3, 3))"
+    said = subprocess.run(
+        [sys.executable, "-c", convolve],
+        env={**os.environ, "ONEDNN_VERBOSE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ).stdout
+    found = re.search(r"cpu,isa:(.+)", said)
+    return found[1] if found else "not in use"
+
+
 def environment(device: torch.device) -> dict[str, str | int]:
-    """What a run's bits depend on beside its identity: versions, machine, device, threads."""
+    """What a run's bits depend on beside its identity: versions, processor, device, threads."""
     packages = {}
     for name in ("torch", "torchvision", "kornia", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
@@ -365,6 +427,8 @@ def environment(device: torch.device) -> dict[str, str | int]:
         **packages,
         "machine": f"{platform.system()} {platform.machine()} "
         f"{torch.backends.cpu.get_cpu_capability()}",
+        "processor": _processor(),
+        "onednn": _onednn(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
@@ -434,6 +498,10 @@ def predict(
 def evaluate(model: nn.Module, loader: Loader, device: torch.device) -> tuple[float, float]:
     """Mean cross-entropy loss and accuracy (per cent) over a loader; errors as for predict."""
     logits, labels = predict(model, loader, device)
+    return _loss_and_accuracy(logits, labels)
+
+
+def _loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     hits = (logits.argmax(1) == labels).sum().item()
     return F.cross_entropy(logits, labels).item(), 100 * hits / len(labels)
 
@@ -685,8 +753,8 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         vars(self.stopping).update(state["early_stopping"])
-        self.history.status = state["history"]["status"]
-        self.history.epochs = list(state["history"]["epochs"])
+        for name in ("status", "epochs", "train_images", "mistakes"):
+            setattr(self.history, name, copy.copy(state["history"][name]))
 
     def resume(self, path: str | Path) -> bool:
         """Go on from a checkpoint, if there is one; ValueError if it is of another run."""
@@ -732,8 +800,8 @@ def _read_losses(losses: list[torch.Tensor], epoch: int, step: int) -> list[floa
 
 def _train_epoch(
     run: _Run, loader: Loader, epoch: int, stops: _Stops, bar: tqdm
-) -> tuple[float, float]:
-    """Train for one epoch; the mean loss and the accuracy (per cent) over its images."""
+) -> tuple[float, float, int]:
+    """Train for one epoch; the mean loss, the accuracy (per cent) and the number of its images."""
     losses: list[float] = []
     unread: list[torch.Tensor] = []
     hits: list[torch.Tensor] = []
@@ -756,7 +824,7 @@ def _train_epoch(
     if unread:
         losses += _read_losses(unread, epoch, len(losses))
     accuracy = 100 * torch.stack(hits).sum().item() / sum(sizes)
-    return float(np.average(losses, weights=sizes)), accuracy
+    return float(np.average(losses, weights=sizes)), accuracy, sum(sizes)
 
 
 def _run_epoch(
@@ -772,8 +840,9 @@ def _run_epoch(
     learning_rate = run.optimizer.param_groups[0]["lr"]
     steps = len(train_loader) if hasattr(train_loader, "__len__") else None
     with progress.bar(f"epoch {epoch:2}/{config.epochs}", steps) as bar:
-        train_loss, train_accuracy = _train_epoch(run, train_loader, epoch, stops, bar)
-        test_loss, test_accuracy = evaluate(run.model, test_loader, run.device)
+        train_loss, train_accuracy, images = _train_epoch(run, train_loader, epoch, stops, bar)
+        logits, labels = predict(run.model, test_loader, run.device)
+    test_loss, test_accuracy = _loss_and_accuracy(logits, labels)
     if not math.isfinite(test_loss):
         raise FloatingPointError(
             f"the test loss is {test_loss} after epoch {epoch}; lower the learning rate."
@@ -789,6 +858,10 @@ def _run_epoch(
         "seconds": time.perf_counter() - started,
     }
     history.epochs.append(record)
+    history.train_images = images
+    predictions = logits.argmax(1)
+    wrong = (predictions != labels).nonzero().flatten()
+    history.mistakes = torch.stack([wrong, predictions[wrong]], 1).tolist()
     if epoch == config.epochs:
         history.status = "finished"
     elif stop:

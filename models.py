@@ -40,26 +40,44 @@ class Published:
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant of the network: the Dropout2d rate after each block, and batch normalisation."""
+    """One variant of the network: the Dropout2d rate after each block, and batch normalisation.
+
+    published: what the publication reports of it; None for a variant of this study's own.
+    """
 
     dropout: tuple[float, float, float, float]
     batch_norm: bool
-    published: Published
+    published: Published | None = None
+
+    def network(self) -> SmallMNISTNet4Block:
+        """A network of this variant, its weights drawn from torch's global generator."""
+        return SmallMNISTNet4Block(self.dropout, self.batch_norm)
 
 
+_NONE, _EARLY, _LATE = (0.0, 0.0, 0.0, 0.0), (0.1, 0.1, 0.0, 0.0), (0.0, 0.0, 0.1, 0.1)
+_ALL = (0.1, 0.1, 0.1, 0.1)
+
+# Early dropout, late dropout and batch normalisation, each with and without; and the published
+# Final.
 VARIANTS = {
-    "v1": Variant(
-        dropout=(0.1, 0.1, 0.1, 0.1),
-        batch_norm=False,
-        published=Published(17_938, 99.36, 8, 99.13, 0.75, 70.51, 93.59, gap=2.4),
-    ),
+    "none": Variant(_NONE, batch_norm=False),
     "v2": Variant(
-        dropout=(0.1, 0.1, 0.0, 0.0),
+        _EARLY,
         batch_norm=False,
         published=Published(17_938, 99.38, 6, 99.20, 1.0, 77.69, 96.68),
     ),
+    "late": Variant(_LATE, batch_norm=False),
+    "v1": Variant(
+        _ALL,
+        batch_norm=False,
+        published=Published(17_938, 99.36, 8, 99.13, 0.75, 70.51, 93.59, gap=2.4),
+    ),
+    "none_bn": Variant(_NONE, batch_norm=True),
+    "v2_bn": Variant(_EARLY, batch_norm=True),
+    "late_bn": Variant(_LATE, batch_norm=True),
+    "v1_bn": Variant(_ALL, batch_norm=True),
     "final": Variant(
-        dropout=(0.1, 0.1, 0.1, 0.0),
+        (0.1, 0.1, 0.1, 0.0),
         batch_norm=True,
         published=Published(18_434, 99.55, 4, 99.18, 1.5, 90.31, 98.76),
     ),

@@ -14,6 +14,7 @@ import _thread
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -30,12 +31,12 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy.stats import t as student_t
 from tqdm import tqdm
 
-import models
 from DataPipeline import load_mnist, make_loaders
-from models import GOAL, SmallMNISTNet4Block
+from models import GOAL, VARIANTS
 from TrainingHelper import (
     History,
     TrainingConfig,
+    evaluate,
     fit,
     get_device,
     set_seed,
@@ -45,15 +46,7 @@ from TrainingHelper import (
 if TYPE_CHECKING:
     from distributed import Client
 
-# Dropout2d rates and batch normalisation: the published three, and v1 and v2 with the latter.
-VARIANTS: dict[str, tuple[tuple[float, ...], bool]] = {
-    "v1": (models.VARIANTS["v1"].dropout, False),
-    "v2": (models.VARIANTS["v2"].dropout, False),
-    "v1_bn": (models.VARIANTS["v1"].dropout, True),
-    "v2_bn": (models.VARIANTS["v2"].dropout, True),
-    "final": (models.VARIANTS["final"].dropout, True),
-}
-SEEDS = (42, 43, 44, 45, 46)
+SEEDS = tuple(range(47, 57))  # 42 to 46 were the pilot's, whose runs are in results/pilot
 RUNS = Path("results", "runs")
 MODULES = ("TrainingHelper.py", "models.py", "DataPipeline.py", "study.py")  # importers last
 CLUSTER_SECONDS = 10  # that a Dask scheduler and its first worker have to answer
@@ -81,14 +74,15 @@ def train(
     """
     if caller is not None and caller == os.getppid():
         threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
-    dropout, batch_norm = VARIANTS[variant]
     device = get_device()
     loaders = make_loaders(load_mnist().first(train_images), config, device, num_workers=0)
     with _one_at_a_time:
         set_seed(config.seed)
-        model = SmallMNISTNet4Block(dropout, batch_norm)
+        model = VARIANTS[variant].network()
         history = fit(model, *loaders, config, device, checkpoint, progress=False)
-    history.variant = variant
+        if history.status != "interrupted":
+            loss, accuracy = evaluate(model, loaders[0].as_they_are(), device)
+            history.clean_train = {"loss": loss, "accuracy": accuracy}
     return history
 
 
@@ -97,6 +91,18 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _commit() -> str:
+    """The commit of the code as it stands here; "+" if files that git tracks differ from it."""
+    git = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(
+            git, cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _run_name(variant: str, seed: int) -> str:
@@ -174,6 +180,7 @@ def run(
         print(f"all {total} runs are in {folder}")
         return
     folder.mkdir(parents=True, exist_ok=True)
+    commit = _commit()
     if scheduler:
         tasks = [(variant, config, None, train_images) for variant, config in missing]
         histories = _on_cluster(tasks, scheduler)
@@ -190,6 +197,7 @@ def run(
             if history.status == "interrupted":
                 raise KeyboardInterrupt
             path = _path(folder, history.variant, history.seed)
+            history.environment["commit"] = commit
             history.save(path)
             path.with_suffix(".pt").unlink(missing_ok=True)
             bar.write(
@@ -491,9 +499,9 @@ TEST_IMAGES = 10_000
 
 def _published(variant: str, measure: Measure) -> str:
     """What the publication reports of a variant, or ''."""
-    if variant not in models.VARIANTS:
+    p = VARIANTS[variant].published
+    if p is None:
         return ""
-    p = models.VARIANTS[variant].published
     figures = {
         FINAL: f"{p.final_accuracy:.2f}",
         FIRST_99: f"{p.first_epoch_at_99}",
