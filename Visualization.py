@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,10 +18,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from models import GOAL, VARIANTS
+from models import CLASSES, GOAL, LAYOUT, VARIANTS, Variant, receptive_fields
 
 if TYPE_CHECKING:
     from TrainingHelper import History
@@ -31,14 +30,15 @@ BLUE, VERMILLION, YELLOW, GREEN = "#0072B2", "#D55E00", "#F0E442", "#009E73"
 GREY = "#595959"
 WIDTH = 8  # inches, at 100 dpi: about what GitHub shows of a notebook's output
 SMALL = 9  # points
-DIGITS = ("int64 [N]", "pass one digit, 0 to 9, for each of one or more images")
-EXPECTED = {  # of an argument: dtype and shape (N: 1 or more), and what to do
-    "images": ("uint8 [N, 1, 28, 28]", "pass one or more images as MNIST stores them"),
-    "image": ("uint8 [1, 28, 28]", "pass one image as MNIST stores it"),
-    "augmented": ("float [N, 1, 28, 28]", "pass one or more augmentations of the image"),
-    "logits": ("float [N, 10]", "pass the network's outputs for the images"),
-    "labels": DIGITS,
-    "predictions": DIGITS,
+# Of an argument: its dtype (None: any float), its shape (None: 1 or more), and what to do.
+_DIGITS = (torch.int64, (None,), "pass one digit, 0 to 9, for each of one or more images")
+_EXPECTED = {
+    "images": (torch.uint8, (None, 1, 28, 28), "pass one or more images as MNIST stores them"),
+    "image": (torch.uint8, (1, 28, 28), "pass one image as MNIST stores it"),
+    "augmented": (None, (None, 1, 28, 28), "pass one or more augmentations of the image"),
+    "logits": (None, (None, CLASSES), "pass the network's outputs for the images"),
+    "labels": _DIGITS,
+    "predictions": _DIGITS,
 }
 PARTS = {
     "train": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
@@ -77,10 +77,13 @@ class NotebookFigure(Figure):
     def __init__(self, height: float) -> None:
         super().__init__(figsize=(WIDTH, height), dpi=100, layout="constrained")
 
-    def _repr_png_(self) -> bytes:
-        png = io.BytesIO()
-        self.savefig(png, format="png", dpi="figure")
-        return png.getvalue()
+    def png(self, dpi: float | str = "figure") -> bytes:
+        """The figure as a PNG file's bytes; dpi: 100 unless given."""
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=dpi)
+        return file.getvalue()
+
+    _repr_png_ = png  # what IPython asks a result for
 
 
 def sample_digits(
@@ -497,20 +500,76 @@ def _summary(counts: np.ndarray) -> str:
 
 
 def _check(**tensors: torch.Tensor) -> None:
-    """Raise ValueError unless the tensors are as EXPECTED says, with the same N."""
+    """Raise ValueError unless the tensors are as _EXPECTED says, with as many images each."""
+    lengths = {}
     for name, tensor in tensors.items():
-        expected, advice = EXPECTED[name]
-        got = type(tensor).__name__
-        if isinstance(tensor, torch.Tensor):
-            kind = "float" if tensor.is_floating_point() else str(tensor.dtype).split(".")[1]
-            got = f"{kind} {list(tensor.shape)}"
-        fits = re.fullmatch(re.escape(expected).replace("N", "[1-9][0-9]*"), got)
-        if fits and expected == DIGITS[0] and (tensor.min() < 0 or tensor.max() > 9):
-            got, fits = f"values from {tensor.min()} to {tensor.max()}", None
-        if not fits:
-            raise ValueError(f"{name}: got {got}; expected a tensor {expected}: {advice}.")
-    lengths = {name: len(tensor) for name, tensor in tensors.items() if "N" in EXPECTED[name][0]}
+        dtype, shape, advice = _EXPECTED[name]
+        if shape[0] is None:
+            lengths[name] = len(tensor)
+        as_expected = (
+            isinstance(tensor, torch.Tensor)
+            and (tensor.dtype == dtype if dtype else tensor.is_floating_point())
+            and len(tensor.shape) == len(shape)
+            and all(n == m if m else n > 0 for n, m in zip(tensor.shape, shape, strict=True))
+            and (dtype is not torch.int64 or (tensor.min() >= 0 and tensor.max() < CLASSES))
+        )
+        if not as_expected:
+            got = type(tensor).__name__
+            if isinstance(tensor, torch.Tensor):
+                got = f"{tensor.dtype} {list(tensor.shape)}"
+                if tensor.dtype == torch.int64 and tensor.numel():
+                    got += f" with values from {tensor.min()} to {tensor.max()}"
+            spelled = ", ".join("N" if m is None else str(m) for m in shape)
+            raise ValueError(
+                f"{name}: got {got}; expected {dtype or 'a float tensor'} [{spelled}]: {advice}."
+            )
     if len(set(lengths.values())) > 1:
         raise ValueError(
             f"the lengths are {lengths}; expected the same N: pass tensors of the same images."
         )
+
+
+def network(variants: Mapping[str, Variant] = VARIANTS) -> Figure:
+    """The network block by block, from models.LAYOUT, and where each variant differs.
+
+    Above, each block with its convolutions (kernel, channels out), the size of its maps and the
+    receptive field after it, in pixels of the input. Below, one row per variant: a disc after each
+    block that Dropout2d follows, and whether batch normalisation follows the convolutions.
+
+    variants: by name, in the order of the rows.
+    """
+    figure = NotebookFigure(height=3.4 + 0.24 * len(variants))
+    axes = figure.subplots()
+    axes.set_axis_off()
+    rows = len(variants)
+    axes.set(xlim=(-1.05, 5.0), ylim=(-rows - 1.0, 7.5))
+    size = 28
+    for block, (convs, field) in enumerate(zip(LAYOUT, receptive_fields(), strict=True)):
+        height = 1.2 + 4 * size / 28
+        box = Rectangle((block + 0.08, 0.9), 0.78, height, facecolor="0.93", edgecolor=GREY)
+        axes.add_patch(box)
+        lines = "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs)
+        axes.text(block + 0.47, 0.9 + height / 2, lines, ha="center", va="center", fontsize=SMALL)
+        heading = f"block {block + 1}\n{size}x{size}"
+        axes.text(block + 0.47, 1.1 + height, heading, ha="center", va="bottom", fontsize=SMALL)
+        axes.annotate("", (block + 1.08, 1.6), (block + 0.86, 1.6), arrowprops={"arrowstyle": "->"})
+        axes.text(block + 0.97, 0.2, f"{field}x{field}", ha="center", va="center", fontsize=SMALL)
+        size //= 2
+    axes.annotate("", (0.08, 1.6), (-0.14, 1.6), arrowprops={"arrowstyle": "->"})
+    axes.text(-0.2, 1.6, "one digit\n28x28", ha="right", va="center", fontsize=SMALL)
+    ending = f"average pool,\nlinear:\n{CLASSES} logits"
+    axes.text(4.12, 1.6, ending, va="center", fontsize=SMALL)
+    left = {"va": "center", "fontsize": SMALL, "style": "italic"}
+    axes.text(-1.0, 0.2, "receptive field after it", **left)
+    axes.text(-1.0, -0.55, "Dropout2d after it (disc)", **left)
+    for row, (name, variant) in enumerate(variants.items(), 1):
+        y = -0.4 - row
+        bold = "bold" if variant.published else "normal"
+        axes.text(-1.0, y, name, va="center", fontsize=SMALL, fontweight=bold)
+        axes.plot([-0.2, 4.1], [y, y], color="0.85", linewidth=0.8, zorder=0)
+        for block, rate in enumerate(variant.dropout):
+            face = BLUE if rate else "white"
+            axes.plot(block + 0.97, y, marker="o", color=BLUE if rate else "0.75", mfc=face, ms=7)
+        norm = "batch norm" if variant.batch_norm else ""
+        axes.text(4.2, y, norm, va="center", fontsize=SMALL)
+    return figure

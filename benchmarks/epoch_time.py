@@ -27,7 +27,6 @@ from torchvision import datasets, transforms
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
-THREADS = torch.get_num_threads()  # before the project sets them
 
 from DataPipeline import ChunkLoader, load_mnist, make_loaders  # noqa: E402
 from models import VARIANTS, SmallMNISTNet4Block  # noqa: E402
@@ -37,7 +36,7 @@ from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E4
 def build(name: str, seed: int) -> SmallMNISTNet4Block:
     """A variant's network with the weights of a seed."""
     set_seed(seed)
-    return SmallMNISTNet4Block(VARIANTS[name].dropout, VARIANTS[name].batch_norm)
+    return VARIANTS[name].network()
 
 
 class UsualLoop:
@@ -130,7 +129,6 @@ class Project:
     def epoch(self, name: str, seed: int) -> dict[str, float]:
         """Train a fresh network for an epoch: seconds, how they split, loss, images seen."""
         model = build(name, seed)
-        torch.set_num_threads(1)
         started = time.perf_counter()
         config = TrainingConfig(epochs=1)
         history = fit(
@@ -245,6 +243,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1 or not 32 <= options.images <= 60_000:
         parser.error("expected at least 1 round, and 32 to 60000 images")
+    threads = torch.get_num_threads()  # torch's own choice, before the project makes its
     device = get_device(options.device)
     if options.profile:
         for name in ("v1", "final"):
@@ -252,7 +251,7 @@ def main() -> None:
         return
     load_mnist(PROJECT / "data")  # fetches it for the usual loop, too
     contenders = {
-        f"usual loop ({THREADS} threads)": UsualLoop(options.images, device, THREADS),
+        f"usual loop ({threads} threads)": UsualLoop(options.images, device, threads),
         "usual loop, one thread": UsualLoop(options.images, device, 1),
         "project": Project(options.images, device),
     }

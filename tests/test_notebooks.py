@@ -6,20 +6,23 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 
 import nbformat
 import pytest
 
-from models import VARIANTS, SmallMNISTNet4Block, count_parameters
-from TrainingHelper import History, TrainingConfig
+from DataPipeline import load_mnist, make_loaders
+from helpers.config import TrainingConfig
+from helpers.history import History
+from models import VARIANTS, count_parameters
+from tests.helpers import CPU, PROJECT, build, without_seconds
+from TrainingHelper import fit
 
-PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {
     "v1": "MNIST_Classifier_v1.ipynb",
     "v2": "MNIST_Classifier_v2.ipynb",
     "final": "MNIST_Classifier_Final.ipynb",
 }
+EPOCHS, IMAGES = 2, 1024  # of a quick run here
 each_variant = pytest.mark.parametrize("name", list(NOTEBOOKS))
 
 
@@ -51,23 +54,26 @@ def papermill(source, target, **parameters):
     return subprocess.run([*command, source, target], capture_output=True, text=True)
 
 
+def options(folder):
+    return {"EPOCHS": EPOCHS, "TRAIN_IMAGES": IMAGES, "OUT_DIR": folder}
+
+
 def guarded_files():
     """What a quick run must leave alone, with its contents."""
-    paths = [*PROJECT.glob("*.ipynb"), *PROJECT.glob("results/**/*.json")]
+    paths = [*PROJECT.glob("*.ipynb"), *PROJECT.glob("results/**/*.*")]
     paths += [*PROJECT.glob("checkpoints/*")]
     return {path: path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
 def quick(mnist, tmp_path_factory):
-    """The three notebooks, executed on 1,024 training images for one epoch, two at a time."""
+    """The three notebooks, executed on a few training images for two epochs, two at a time."""
     folder = tmp_path_factory.mktemp("quick")
     before = guarded_files()
 
     def run(name):
         target = folder / NOTEBOOKS[name]
-        options = {"EPOCHS": 1, "TRAIN_IMAGES": 1024, "OUT_DIR": folder}
-        done = papermill(PROJECT / NOTEBOOKS[name], target, **options)
+        done = papermill(PROJECT / NOTEBOOKS[name], target, **options(folder))
         assert done.returncode == 0, done.stderr
         return nbformat.read(target, as_version=4)
 
@@ -85,7 +91,7 @@ def test_a_quick_run_leaves_its_history_where_it_was_told(quick, name):
     folder, _ = quick
     history = History.load(folder / f"{name}.json")
     assert history.variant == name and history.seed == 42
-    assert history.status == "finished" and len(history.epochs) == 1
+    assert history.status == "finished" and len(history.epochs) == EPOCHS
 
 
 @each_variant
@@ -94,21 +100,43 @@ def test_a_run_leaves_no_bar_no_warning_and_no_widget(quick, name):
     check_outputs(notebooks[name], History.load(quick[0] / f"{name}.json"))
 
 
-def test_a_notebook_runs_again_from_its_checkpoint(quick):
-    folder, notebooks = quick
-    history = (folder / "v1.json").read_bytes()
-    options = {"EPOCHS": 1, "TRAIN_IMAGES": 1024, "OUT_DIR": folder}
-    again = papermill(PROJECT / NOTEBOOKS["v1"], folder / "again.ipynb", **options)
+def test_run_all_trains_again_after_a_finished_run_and_resumes_after_a_crash(quick):
+    folder, _ = quick
+    assert not (folder / "v1.pt").exists()
+    expected = History.load(folder / "v1.json")
+
+    def crash(history):
+        raise KeyboardInterrupt
+
+    config = TrainingConfig(epochs=EPOCHS)
+    loaders = make_loaders(load_mnist(PROJECT / "data").first(IMAGES), config, num_workers=0)
+    broken = fit(build("v1"), *loaders, config, CPU, folder / "v1.pt", progress=crash)
+    assert len(broken.epochs) == 1
+    again = papermill(PROJECT / NOTEBOOKS["v1"], folder / "again.ipynb", **options(folder))
     assert again.returncode == 0, again.stderr
-    assert (folder / "v1.json").read_bytes() == history
-    notebook = nbformat.read(folder / "again.ipynb", as_version=4)
-    assert "nothing is trained" in "".join(shown(notebook, "text/plain"))
-    assert list(shown(notebook, "text/markdown")) == list(shown(notebooks["v1"], "text/markdown"))
+    printed = "".join(shown(nbformat.read(folder / "again.ipynb", as_version=4), "text/plain"))
+    assert "v1.pt holds this run up to epoch 1: it resumes with 2" in printed
+    assert without_seconds(History.load(folder / "v1.json")) == without_seconds(expected)
+    assert not (folder / "v1.pt").exists()
 
 
-def test_a_quick_run_into_results_is_refused(mnist, tmp_path):
+@each_variant
+def test_a_quick_run_is_not_compared_with_the_publication(quick, name):
+    told = "".join(shown(quick[1][name], "text/markdown"))
+    assert "A quick run is compared with nothing" in told and "points" not in told
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"EPOCHS": 1},
+        {"EPOCHS": 1, "OUT_DIR": "results/runs"},
+        {"OUT_DIR": "results/../results/new"},
+    ],
+)
+def test_a_run_that_does_not_belong_into_results_is_refused(mnist, tmp_path, parameters):
     before = guarded_files()
-    done = papermill(PROJECT / NOTEBOOKS["v1"], tmp_path / "v1.ipynb", EPOCHS=1)
+    done = papermill(PROJECT / NOTEBOOKS["v1"], tmp_path / "v1.ipynb", **parameters)
     assert done.returncode != 0 and "results/ is for full runs" in done.stderr
     assert guarded_files() == before
 
@@ -153,12 +181,10 @@ def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
     notebook = committed(name)
     history = History.load(PROJECT / "results" / f"{name}.json")
     check_outputs(notebook, history)
-    variant = VARIANTS[name]
-    parameters = count_parameters(SmallMNISTNet4Block(variant.dropout, variant.batch_norm))
+    published, parameters = VARIANTS[name].published, count_parameters(VARIANTS[name].network())
     table, conclusion = shown(notebook, "text/markdown")
-    assert table == history.beside(variant.published, parameters)
-    assert f"epochs at {history.final_accuracy:.2f} %" in conclusion
-    assert f"{history.best_accuracy:.2f} %, which was picked" in conclusion
+    assert table == history.beside(published, parameters)
+    assert conclusion == history.conclusion(published, 10_000)
     images = [line for line in shown(notebook, "text/plain") if "train_images" in line]
     assert "(60000, 1, 28, 28)" in images[0]
 

@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 import Visualization as viz
+from models import LAYOUT, VARIANTS, receptive_fields
 
 EPOCH_1 = {"train_accuracy": 70.51, "test_accuracy": 93.59, "train_loss": 0.9, "test_loss": 0.2}
 
@@ -423,24 +424,24 @@ IMAGES, LABELS, LOGITS = make_digits(5)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: viz.sample_digits(IMAGES / 255, LABELS), r"images: got float \[5, 1, 28, 28\]"),
-        (lambda: viz.sample_digits(IMAGES[:, 0], LABELS), r"images: got uint8 \[5, 28, 28\]"),
+        (lambda: viz.sample_digits(IMAGES / 255, LABELS), r"images: got .*32 \[5, 1, 28, 28\]"),
+        (lambda: viz.sample_digits(IMAGES[:, 0], LABELS), r"images: got torch.uint8 \[5, 28, 28\]"),
         (lambda: viz.sample_digits(IMAGES[:0], LABELS[:0]), "images: got .* one or more images"),
         (lambda: viz.sample_digits(IMAGES, LABELS[:4]), "'images': 5, 'labels': 4"),
         (lambda: viz.sample_digits(IMAGES, LABELS, columns=11), "columns is 11"),
         (lambda: viz.sample_digits(IMAGES, LABELS, rows=0), "rows is 0"),
-        (lambda: viz.augmentations(IMAGES, IMAGES / 255), r"image: got uint8 \[5, 1, 28, 28\]"),
-        (lambda: viz.augmentations(IMAGES[0], IMAGES), "augmented: got uint8"),
+        (lambda: viz.augmentations(IMAGES, IMAGES / 255), r"image: got .*8 \[5, 1, 28, 28\]"),
+        (lambda: viz.augmentations(IMAGES[0], IMAGES), "augmented: got torch.uint8"),
         (lambda: viz.augmentations(IMAGES[0], IMAGES[:0] / 255), "augmented: got .* one or more"),
         (lambda: viz.augmentations(IMAGES[0], IMAGES / 255 - 0.4), "before normalisation"),
         (lambda: viz.augmentations(IMAGES[0], IMAGES / 100), "before normalisation"),
-        (lambda: viz.confusion_matrix(LABELS, LOGITS), r"predictions: got float \[5, 10\]"),
+        (lambda: viz.confusion_matrix(LABELS, LOGITS), r"predictions: got torch.float32 \[5, 10\]"),
         (lambda: viz.confusion_matrix(LABELS.tolist(), LABELS), "labels: got list"),
         (lambda: viz.confusion_matrix(LABELS, LABELS[:3]), "'labels': 5, 'predictions': 3"),
-        (lambda: viz.digit_accuracy(LABELS, LABELS + 9), "predictions: got values from"),
-        (lambda: viz.digit_accuracy(LABELS - 10, LABELS), "labels: got values from -"),
-        (lambda: viz.digit_accuracy(LABELS.int(), LABELS), r"expected a tensor int64 \[N\]"),
-        (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS[:, :9]), r"float \[N, 10\]"),
+        (lambda: viz.digit_accuracy(LABELS, LABELS + 9), "predictions: got .* with values from"),
+        (lambda: viz.digit_accuracy(LABELS - 10, LABELS), "labels: got .* with values from -"),
+        (lambda: viz.digit_accuracy(LABELS.int(), LABELS), r"expected torch.int64 \[N\]"),
+        (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS[:, :9]), r"float tensor \[N, 10\]"),
         (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS[:2]), "'logits': 2"),
         (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS / 0), "NaN or infinity"),
         (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS, count=0), "count is 0"),
@@ -450,3 +451,20 @@ def test_bad_input_is_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "expected" in str(error.value) and "\n" not in str(error.value)
+
+
+# network
+
+
+def test_the_picture_of_the_network_shows_every_variants_dropout_and_every_block():
+    axes = viz.network().axes[0]
+    written = texts(axes)
+    for name in VARIANTS:
+        assert name in written
+    discs = [line for line in axes.lines if line.get_marker() == "o"]
+    filled = [disc.get_markerfacecolor() != "white" for disc in discs]
+    assert filled == [rate > 0 for variant in VARIANTS.values() for rate in variant.dropout]
+    assert written.count("batch norm") == sum(v.batch_norm for v in VARIANTS.values())
+    for block, convs in enumerate(LAYOUT):
+        assert "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs) in written
+        assert f"{receptive_fields()[block]}x{receptive_fields()[block]}" in written
