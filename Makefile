@@ -1,13 +1,12 @@
 # make notebooks   MNIST, then the three notebooks, executed in place (-j2: two at a time)
-# make study       what is missing of the study's 25 runs, and the report on them
+# make study       what is missing of the study's 90 runs, and the report on them
 # make report      the report on the study's runs, as they are
 # make test        the tests
-# make quick       the three notebooks, one epoch on 4,096 images, under build/quick
-# make figures     the curves of results/*.json as results/*.png
+# make quick       the three notebooks, three epochs on 4,096 images, under build/quick
 # make lab         JupyterLab
 # make torture     hundreds of faults inflicted on checkpoints, data and training
 # make bench       an epoch against the usual loop's, side by side
-# make clean       remove build/ and all checkpoints: every broken run starts afresh
+# make clean       remove build/, all checkpoints and what killed writers left
 #
 # Each sets up what it needs, in .venv or in VENV=PATH.
 
@@ -20,7 +19,7 @@ NOTEBOOKS := MNIST_Classifier_v1 MNIST_Classifier_v2 MNIST_Classifier_Final
 PAPERMILL := $(BIN)/papermill --cwd . --kernel python3 --no-progress-bar --stdout-file - --log-level ERROR
 STRIP := "metadata.papermill metadata.language_info cell.metadata.papermill"
 
-.PHONY: notebooks $(NOTEBOOKS) data study report test quick figures lab torture bench clean
+.PHONY: notebooks $(NOTEBOOKS) data study report test quick lab torture bench clean
 .DELETE_ON_ERROR:
 
 notebooks: $(NOTEBOOKS)
@@ -37,14 +36,13 @@ $(NOTEBOOKS): data
 
 data: $(READY)
 	@$(BIN)/python -c "from DataPipeline import load_mnist; load_mnist()"
-	@$(BIN)/python -c "from TrainingHelper import delete_finished_checkpoints as d; d('checkpoints')"
 
 study: $(READY)
-	@$(BIN)/python study.py run
-	@$(BIN)/python study.py report
+	@$(BIN)/python -m study run
+	@$(BIN)/python -m study report
 
 report: $(READY)
-	@$(BIN)/python study.py report
+	@$(BIN)/python -m study report
 
 test: $(DASK_READY)
 	@$(BIN)/python -m pytest -m "not torture"
@@ -56,25 +54,19 @@ quick: $(READY)
 	@rm -rf build/quick && mkdir -p build/quick
 	@for name in $(NOTEBOOKS); do \
 	    echo "== build/quick/$$name.ipynb"; \
-	    $(PAPERMILL) -p EPOCHS 1 -p TRAIN_IMAGES 4096 -p OUT_DIR build/quick \
+	    $(PAPERMILL) -p EPOCHS 3 -p TRAIN_IMAGES 4096 -p OUT_DIR build/quick \
 	        $$name.ipynb build/quick/$$name.ipynb || exit 1; \
 	done
 
-figures: $(READY)
-	@for name in v1 v2 final; do \
-	    $(BIN)/python -c "from TrainingHelper import History; import Visualization; \
-	        h = History.load('results/$$name.json'); \
-	        Visualization.training_curves(h).savefig('results/$$name.png')" || exit 1; \
-	done
-
 lab: $(READY)
-	@$(BIN)/jupyter lab
+	@$(BIN)/jupyter lab $(LAB_ARGS) MNIST_Classifier_v1.ipynb
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/epoch_time.py --json benchmarks/epoch_time.json
 
 clean:
 	rm -rf build checkpoints results/runs/*.pt
+	find results data -name '.*.tmp' -delete
 
 $(READY): requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \

@@ -130,7 +130,7 @@ class _Run:
     """
 
     def __init__(
-        self, model: nn.Module, config: TrainingConfig, device: torch.device, data: list
+        self, model: nn.Module, config: TrainingConfig, device: torch.device, data: dict
     ) -> None:
         self.model = model.to(device, memory_format=memory_format(device))
         self.config = config
@@ -176,7 +176,7 @@ class _Run:
         return copy.deepcopy(
             {
                 "identity": self.identity,
-                "model": self.model.state_dict(),
+                "model": dict(self.model.state_dict()),
                 "optimizer": self.optimizer.state_dict()["state"],
                 "history": asdict(self.history),
             }
@@ -185,15 +185,36 @@ class _Run:
     def restore(self, state: dict) -> None:
         """Go back, or on, to a state of this very run."""
         self.model.load_state_dict(state["model"])
-        self.start()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
-        with warnings.catch_warnings():  # the schedule misses the optimiser's steps
-            warnings.simplefilter("ignore")
-            for record in state["history"]["epochs"]:
-                self.end_epoch(record)
+        self._replay(state["history"]["epochs"])
         for name in ("train_images", "mistakes"):
             setattr(self.history, name, state["history"][name])
+        # Fused Adam trusts its state to lie in memory as the parameter does, apart from all else.
+        blank = self._adam()
+        with torch.no_grad():
+            adam = {
+                number: {k: torch.empty_like(blank[number][k]).copy_(v) for k, v in moments.items()}
+                for number, moments in state["optimizer"].items()
+            }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": adam, "param_groups": groups})
+
+    def _replay(self, records: list[dict[str, float]]) -> None:
+        """Begin, and go through these epochs without training."""
+        self.start()
+        with warnings.catch_warnings():  # the schedule misses the optimiser's steps
+            warnings.simplefilter("ignore")
+            for record in records:
+                if self.history.status == "interrupted":
+                    rate = self.optimizer.param_groups[0]["lr"]
+                    self.end_epoch({**record, "learning_rate": rate})
+
+    def _adam(self) -> dict[int, dict[str, torch.Tensor]]:
+        """What Adam holds of each parameter that is trained, by number, in kind."""
+        return {
+            number: {"step": torch.tensor(0.0), "exp_avg": p.detach(), "exp_avg_sq": p.detach()}
+            for number, p in enumerate(self.model.parameters())
+            if p.requires_grad
+        }
 
     def resume(self, path: str | Path) -> bool:
         """Go on from a checkpoint, if there is one.
@@ -220,30 +241,38 @@ class _Run:
 
     def _compare(self, state: object) -> str:
         """What a loaded state has that no state of this run can have, or ""."""
-        expected = self.state()
-        if not isinstance(state, dict) or set(state) != set(expected):
-            return f"expected a dict of {', '.join(expected)}"
         try:
-            history = History.from_dict(state["history"])
+            history = History.from_dict(state.get("history") if type(state) is dict else state)
         except ValueError as error:
-            return f"history: {error}"
-        expected["history"] = {
-            **state["history"],
-            "variant": self.history.variant,
-            "seed": self.config.seed,
-            "config": self.history.config,
-            "status": _status(history.epochs, self.config),
-        }
-        if history.epochs:
-            expected["optimizer"] = {
-                number: {"step": torch.tensor(0.0), "exp_avg": p.detach(), "exp_avg_sq": p.detach()}
-                for number, p in enumerate(self.model.parameters())
-            }
-        found = differences(state, expected)
-        if not found and len({float(adam["step"]) for adam in state["optimizer"].values()}) > 1:
-            found = ["optimizer: its parameters have taken different numbers of steps"]
+            found = [f"history: {error}"]
+        else:
+            self._replay(history.epochs)
+            expected = self.state()
+            expected["history"]["environment"] = history.environment
+            if history.epochs:
+                expected["optimizer"] = self._adam()
+                for name in ("train_images", "mistakes", "clean_train"):
+                    expected["history"][name] = getattr(history, name)
+            found = differences(state, expected) or self._contradictions(state)
+        wrong = " ".join("; ".join(found[:3]).split())
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-        return "; ".join(found[:3]) + more
+        return wrong[:500] + more
+
+    def _contradictions(self, state: dict) -> list[str]:
+        """What cannot be in a state whose names, types and shapes are right."""
+        history, adam = state["history"], state["optimizer"].values()
+        epochs, images = len(history["epochs"]), history["train_images"]
+        if not epochs:
+            return []
+        if None in (images, history["mistakes"]):
+            return ["history: train_images or mistakes of its last epoch are missing"]
+        steps = sorted({moments["step"].item() / epochs for moments in adam})
+        batches = self.identity["data"]["train"]["batches"] or steps[0]  # 0: it cannot tell
+        if steps != [batches] or batches % 1 or not 1 <= batches <= images:
+            return [f"optimizer: the steps it has taken are not {epochs} epochs'"]
+        if any((moments["exp_avg_sq"] < 0).any() for moments in adam):
+            return ["optimizer: a mean of squares is negative"]
+        return []
 
 
 def _status(records: list[dict[str, float]], config: TrainingConfig) -> str:
@@ -323,8 +352,11 @@ def fit(
     config = config or TrainingConfig()
     device = get_device(device)
     _check_made_for(train_loader, config)
-    data = [getattr(loader, "checksum", None) for loader in (train_loader, test_loader)]
-    if checkpoint is not None and None in data:
+    data = {
+        name: {"checksum": getattr(loader, "checksum", None), "batches": length_hint(loader)}
+        for name, loader in (("train", train_loader), ("test", test_loader))
+    }
+    if checkpoint is not None and None in (part["checksum"] for part in data.values()):
         raise ValueError(
             "a checkpoint must know its data, and a loader has no attribute checksum: make the "
             "loaders by make_loaders, give them one, or leave the checkpoint out."

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from models import CLASSES, GOAL, LAYOUT, VARIANTS, Variant, receptive_fields
+from models import CLASSES, LAYOUT, VARIANTS, Variant, receptive_fields
 
 if TYPE_CHECKING:
     from TrainingHelper import History
@@ -43,28 +42,6 @@ _EXPECTED = {
 PARTS = {
     "train": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
     "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
-}
-Interval = Callable[[Sequence[float]], tuple[int, float, float, float, float]]
-
-
-class Style(NamedTuple):
-    """How a variant of the study looks: colour and shape say where dropout is, filling BN."""
-
-    network: str
-    marker: dict[str, str]
-    line: str
-
-
-STYLES = {
-    "v1": Style(
-        "dropout\n1, 2, 3, 4", {"color": BLUE, "marker": "o", "markerfacecolor": "none"}, "--"
-    ),
-    "v2": Style(
-        "dropout\n1, 2", {"color": VERMILLION, "marker": "s", "markerfacecolor": "none"}, "--"
-    ),
-    "v1_bn": Style("BN, dropout\n1, 2, 3, 4", {"color": BLUE, "marker": "o"}, "-"),
-    "v2_bn": Style("BN, dropout\n1, 2", {"color": VERMILLION, "marker": "s"}, "-"),
-    "final": Style("BN, dropout\n1, 2, 3", {"color": GREEN, "marker": "D"}, "-"),
 }
 
 
@@ -110,7 +87,7 @@ def sample_digits(
             caption = f"{digit}" if indices else f"{digit}: none"
             picture = images[indices[row]] if row < len(indices) else None
             cells.append((picture, "" if row else caption))
-    return _pictures(cells, columns, "The first examples of each digit")
+    return pictures(cells, columns, "The first examples of each digit")
 
 
 def augmentations(image: torch.Tensor, augmented: torch.Tensor) -> Figure:
@@ -129,7 +106,7 @@ def augmentations(image: torch.Tensor, augmented: torch.Tensor) -> Figure:
         )
     cells = [(image, "original")]
     cells += [(picture, f"augmented {k}") for k, picture in enumerate(augmented, start=1)]
-    return _pictures(cells, min(len(cells), 6), "One training image and its augmentations")
+    return pictures(cells, min(len(cells), 6), "One training image and its augmentations")
 
 
 def training_curves(history: History) -> Figure:
@@ -174,7 +151,7 @@ def training_curves(history: History) -> Figure:
         star = {"marker": "*", "markersize": 16, "color": YELLOW, "markeredgecolor": "black"}
         label = f"first test accuracy of 99 %+: epoch {first} ({accuracy:.2f} %)"
         top.plot([first], [accuracy], linestyle="none", zorder=3, label=label, **star)
-    _stretch_axis(
+    stretch_axis(
         top, [record[key] for record in epochs for key in ("train_accuracy", "test_accuracy")]
     )
     top.set_ylabel("accuracy (%)\naxis stretched towards 100")
@@ -202,130 +179,6 @@ def training_curves(history: History) -> Figure:
             bottom.annotate(f"lr {rates[epoch - 1]:g}", (epoch - 0.5, 1), **beside)
     figure.suptitle(f"{history.variant}, seed {history.seed}")
     figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
-
-
-def every_run(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figure:
-    """Final test accuracy (%) and first epoch at 99 %+ of every run, and their means by variant.
-
-    The runs of a variant stand side by side in the order given. Beside them are their mean with its
-    interval, and the published figure where there is one. A run that never reached 99 % is shown
-    one epoch after the last and left out of the mean.
-
-    runs: histories by variant, one of STYLES each, in the order of the axis.
-    interval: gives n, mean, sd, low and high for a list of numbers; only n if there are too few.
-
-    Raises ValueError for an unknown variant, one without a run, and a run without an epoch.
-    """
-    _check_runs(runs)
-    figure = NotebookFigure(height=7)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for x, (variant, histories) in enumerate(runs.items()):
-        published = VARIANTS[variant].published if variant in VARIANTS else None
-        for axes, figures, stated in (
-            (top, [h.final_accuracy for h in histories], published and published.final_accuracy),
-            (
-                bottom,
-                [h.first_epoch_at_99 for h in histories],
-                published and published.first_epoch_at_99,
-            ),
-        ):
-            places = x - 0.35 + 0.4 * (np.arange(len(figures)) + 0.5) / len(figures)
-            never = histories[0].config["epochs"] + 1
-            shown = [never if figure is None else figure for figure in figures]
-            axes.plot(places, shown, linestyle="none", markersize=6, **STYLES[variant].marker)
-            reached = [figure for figure in figures if figure is not None]
-            n, mean, _, low, high = interval(reached)
-            if n:
-                axes.plot(x + 0.17, mean, color="black", marker="_", markersize=15, mew=2.5)
-                axes.vlines(x + 0.17, low, high, color="black", linewidth=1.5)
-            if failed := [at for at, figure in zip(places, figures, strict=True) if figure is None]:
-                place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
-                note = "never; the mean\nis of the others"
-                axes.annotate(note, (failed[-1], never), fontsize=SMALL, **place)
-            if stated:
-                axes.plot(x + 0.36, stated, color=GREY, marker="x", markersize=8, mew=2)
-    top.axhline(GOAL, color=GREY, linestyle=":", linewidth=1)
-    top.set(title="Accuracy after the last epoch", ylabel="test accuracy (%)\ndotted: the goal")
-    bottom.set(title="First epoch with a test accuracy of 99 % or more", ylabel="epoch")
-    bottom.margins(y=0.1)
-    bottom.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    names = [f"{variant}\n{STYLES[variant].network}" for variant in runs]
-    bottom.set_xticks(range(len(runs)), names)
-    bottom.set_xlim(-0.5, len(runs) - 0.5)
-    for axes in (top, bottom):
-        axes.grid(axis="y", color="0.9")
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="x", length=0)
-        for x in range(1, len(runs)):
-            axes.axvline(x - 0.5, color="0.9", linewidth=1)
-    handles = [
-        Line2D([], [], linestyle="none", label="one run", **STYLES["v1"].marker),
-        Line2D([], [], linestyle="none", label="one run, with BN", **STYLES["v1_bn"].marker),
-        Line2D([], [], color="black", marker="_", ms=12, label="mean, its 95 % interval"),
-        Line2D([], [], linestyle="none", color=GREY, marker="x", label="published, one run"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return figure
-
-
-def accuracy_by_epoch(runs: Mapping[str, Sequence[History]], interval: Interval) -> Figure:
-    """Test and train accuracy (%) by epoch: the variants' means above, every run of each below.
-
-    Thin lines are runs, and end with a dot where the run did. Thick ones are means, bands their
-    intervals; both go as far as all of the variant's runs do, so that one that stops early does not
-    bend them. The axes are stretched towards 100, as in training_curves.
-
-    runs, interval, errors: as for every_run; up to five variants.
-    """
-    _check_runs(runs)
-    figure = NotebookFigure(height=9.5)
-    grid = figure.add_gridspec(3, 6)
-    means_of = {
-        "test": figure.add_subplot(grid[0, :3], title="Test accuracy: means"),
-        "train": figure.add_subplot(grid[0, 3:], title="Train accuracy: means"),
-    }
-    places = [grid[1 + k // 3, 2 * (k % 3) : 2 * (k % 3) + 2] for k in range(len(runs))]
-    shown = {"test": [], "train": []}
-    panels = []
-    for (variant, histories), place in zip(runs.items(), places, strict=True):
-        style = STYLES[variant]
-        axes = figure.add_subplot(place, sharey=panels[0] if panels else None)
-        axes.set_title(f"{variant}: {style.network}".replace("\n", " "), fontsize=SMALL)
-        panels.append(axes)
-        for part, look in PARTS.items():
-            series = [[e[f"{part}_accuracy"] for e in h.epochs] for h in histories]
-            look = {name: look[name] for name in ("color", "linestyle")}
-            for accuracies in series:
-                epochs = range(1, len(accuracies) + 1)
-                axes.plot(epochs, accuracies, linewidth=0.6, **look)
-                axes.plot(epochs[-1], accuracies[-1], marker=".", markersize=5, **look)
-                shown[part] += accuracies
-            # zip ends with the shortest run.
-            means = [interval(accuracies) for accuracies in zip(*series, strict=False)]
-            _mean_line(axes, means, linewidth=1.8, **look)
-            look = {**style.marker, "linestyle": style.line, "markersize": 4.5, "markevery": 2}
-            _mean_line(means_of[part], means, label=variant, linewidth=1.2, **look)
-    _stretch_axis(means_of["test"], shown["test"])
-    _stretch_axis(means_of["train"], shown["train"])
-    _stretch_axis(panels[0], shown["test"] + shown["train"])
-    for axes in figure.axes:
-        axes.grid(color="0.9")
-        axes.tick_params(labelsize=SMALL)
-        axes.set_xlabel("epoch", fontsize=SMALL)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    for axes in (*means_of.values(), *panels[::3]):
-        axes.set_ylabel("accuracy (%), stretched", fontsize=SMALL)
-    for axes in means_of.values():
-        axes.legend(fontsize=SMALL, loc="lower right")
-    handles = [
-        Line2D([], [], color=PARTS["test"]["color"], label="test"),
-        Line2D([], [], color=PARTS["train"]["color"], linestyle="--", label="train"),
-        Line2D([], [], color="black", linewidth=0.6, marker=".", label="one run, to its end"),
-        Line2D([], [], color="black", linewidth=1.8, label="mean"),
-        Patch(color="black", alpha=0.2, linewidth=0, label="its 95 % interval"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -387,7 +240,7 @@ def confident_mistakes(
         caption = f"true {labels[index]}, predicted {predictions[index]}, {sure}"
         cells.append((images[index], caption))
     if cells:
-        return _pictures(cells, 4, f"The surest {len(cells)} of {_summary(counts)}")
+        return pictures(cells, 4, f"The surest {len(cells)} of {_summary(counts)}")
     figure = NotebookFigure(height=1.5)
     figure.text(0.5, 0.5, f"Nothing to show: {_summary(counts)}", ha="center", va="center")
     return figure
@@ -436,7 +289,7 @@ def _unstretch(y: np.ndarray) -> np.ndarray:
     return 100.1 - 10.0**-y
 
 
-def _stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
+def stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
     """A logarithmic axis of the error, labelled with the accuracy; 0.1 keeps 100 % finite."""
     low, high = _stretch(min(*accuracies, 98)), _stretch(max(*accuracies, 99.5))
     room = (high - low) / 20
@@ -446,29 +299,7 @@ def _stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
 
 
-def _mean_line(axes: Axes, means: Sequence[tuple], **look: object) -> None:
-    """A line through the means by epoch, from 1, and a band of their intervals, up to 100 %."""
-    epochs = range(1, len(means) + 1)
-    _, mean, _, low, high = zip(*means, strict=True)
-    axes.plot(epochs, mean, **look)
-    low, high = np.clip((low, high), 0, 100)
-    axes.fill_between(epochs, low, high, color=look["color"], alpha=0.2, linewidth=0)
-
-
-def _check_runs(runs: Mapping[str, Sequence[History]]) -> None:
-    """Raise ValueError unless there is a run, and each is one of a variant in STYLES."""
-    if unknown := [variant for variant in runs if variant not in STYLES]:
-        raise ValueError(
-            f"there is no variant {unknown[0]!r}; expected some of {', '.join(STYLES)}: name the "
-            "runs so."
-        )
-    if not runs or not all(of and all(h.epochs for h in of) for of in runs.values()):
-        raise ValueError(
-            "expected one or more runs of each variant, each with an epoch or more: train first."
-        )
-
-
-def _pictures(cells: list[tuple[torch.Tensor | None, str]], columns: int, title: str) -> Figure:
+def pictures(cells: list[tuple[torch.Tensor | None, str]], columns: int, title: str) -> Figure:
     """A grid of (picture or None, caption), row by row; uint8 pictures 0 to 255, others 0 to 1."""
     rows = math.ceil(len(cells) / columns)
     figure = NotebookFigure(height=0.6 + rows * (0.85 * WIDTH / columns + 0.2))

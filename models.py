@@ -7,11 +7,20 @@ the published torchsummary memory; the README says which part of it is derived a
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from helpers.files import write_atomically
+
+if TYPE_CHECKING:
+    from helpers.history import History
 
 # One row a block, one (kernel size, output channels) pair a convolution.
 LAYOUT = (
@@ -166,3 +175,82 @@ class SmallMNISTNet4Block(nn.Module):
 def count_parameters(model: nn.Module) -> int:
     """The number of trainable parameters of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def receptive_fields() -> list[int]:
+    """After each block, the side in pixels of the square of the input that one place can depend on.
+
+    A place is one position of the block's output, after its pooling. Near the edge, and in the last
+    two blocks everywhere, a part of the square lies outside the image, in the padding.
+    """
+    fields, side, step = [], 1, 1  # step: pixels of the input between two neighbouring places
+    for block in LAYOUT:
+        side += step * sum(kernel - 1 for kernel, _ in block)
+        side += step  # MaxPool2d(2)
+        step *= 2
+        fields.append(side)
+    return fields
+
+
+def save_weights(model: SmallMNISTNet4Block, path: str | Path, history: History) -> None:
+    """Write a trained network as safetensors, completely or not at all.
+
+    model: on any device; what it has learnt and batch normalisation's statistics are written.
+    path: of the file; its folder is made if need be.
+    history: of the run that trained the model. Its seed and final test accuracy (per cent) become
+        metadata, beside the variant, dropout, batch_norm and the version of torch.
+
+    Raises ValueError if the history is of another variant, OSError if the file cannot be written.
+    """
+    if history.variant != model.variant:
+        raise ValueError(
+            f"the history is of {history.variant} and the network is {model.variant}; expected the "
+            "history of the run that trained this network."
+        )
+    metadata = {
+        "variant": model.variant,
+        "dropout": json.dumps(model.dropout),
+        "batch_norm": json.dumps(model.batch_norm),
+        "seed": str(history.seed),
+        "accuracy": str(history.final_accuracy),
+        "torch": torch.__version__,
+    }
+    # Trained in channels_last; safetensors takes contiguous tensors only.
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_weights(path: str | Path) -> SmallMNISTNet4Block:
+    """The network that save_weights wrote, on the CPU and in evaluation mode: ready to use.
+
+    The file is data, of which nothing runs. Raises ValueError if it is not one of save_weights,
+    OSError if it cannot be read.
+    """
+    try:
+        with open(path, "rb"), safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _network(metadata, tensors).eval()
+    except (TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} holds no weights of this project ({error}); expected a file that save_weights "
+            "wrote: make notebooks makes those of v1, v2 and final in results/."
+        ) from error
+
+
+def _network(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> SmallMNISTNet4Block:
+    """The network that metadata describes, holding the tensors; ValueError if they do not fit."""
+    expected = ("variant", "dropout", "batch_norm", "seed", "accuracy", "torch")
+    if missing := [name for name in expected if name not in metadata]:
+        raise ValueError(f"its metadata lacks {', '.join(missing)}")
+    model = SmallMNISTNet4Block(json.loads(metadata["dropout"]), json.loads(metadata["batch_norm"]))
+    for name, weight in model.state_dict().items():
+        tensor = tensors.get(name)
+        if tensor is None or (tensor.dtype, tensor.shape) != (weight.dtype, weight.shape):
+            raise ValueError(f"its {name} is not {weight.dtype} {list(weight.shape)}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"its {name} holds NaN or infinity")
+    if foreign := tensors.keys() - model.state_dict().keys():
+        raise ValueError(f"it holds {sorted(foreign)[0]}, which this network has not")
+    model.load_state_dict(tensors)
+    return model

@@ -44,7 +44,7 @@ def load_checkpoint(path: str | Path) -> object:
     digest, _, payload = content.partition(b"\n")
     if digest != hashlib.sha256(payload).hexdigest().encode():
         try:
-            aside = set_aside(path)
+            aside = set_aside(path.resolve())  # a symbolic link stays
         except FileNotFoundError:  # another process has set it aside just now
             return None
         except OSError as error:
@@ -56,7 +56,7 @@ def load_checkpoint(path: str | Path) -> object:
         warnings.warn(
             f"the checkpoint {path} is damaged (its SHA-256 does not match); it is kept as "
             f"{aside.name}, and training starts from the beginning.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     try:
@@ -69,29 +69,43 @@ def load_checkpoint(path: str | Path) -> object:
 
 
 def differences(there: object, here: object, name: str = "") -> list[str]:
-    """Where two trees of dicts, lists, tensors and plain values differ, a clause for each place.
+    """Where two trees differ, a clause for each place.
 
-    Tensors agree if type and shape do and the one there is finite; their values are not compared.
-    The order of a dict's keys counts.
+    there: anything that torch.load gives; types are compared, too.
+    here: dicts, lists, strided tensors and plain values. Of a tensor dtype and shape are compared,
+        not the values; the one there must be finite. The order of a dict's keys does not count.
     """
-    kind = type(here)
-    if type(there) is kind and kind is dict and list(there) == list(here):
-        return [d for key in here for d in differences(there[key], here[key], _join(name, key))]
-    if type(there) is kind and kind in (list, tuple) and len(there) == len(here):
+    if type(there) is type(here) is dict:
+        both = [(_join(name, key), there[key], here[key]) for key in here if key in there]
+        return [
+            *(f"{_join(name, key)} is missing there" for key in here if key not in there),
+            *(f"{_join(name, key)} is missing here" for key in there if key not in here),
+            *(d for name, a, b in both for d in differences(a, b, name)),
+        ]
+    if type(there) is type(here) is list:
+        if len(there) != len(here):
+            return [f"{name} has {len(there)} entries there and {len(here)} here"]
         pairs = enumerate(zip(there, here, strict=True))
         return [d for i, (a, b) in pairs for d in differences(a, b, _join(name, i))]
-    if isinstance(there, torch.Tensor) and isinstance(here, torch.Tensor):
-        if _kind(there) == _kind(here):
-            return [] if there.isfinite().all() else [f"{name} holds NaN or infinity"]
-        there, here = _kind(there), _kind(here)
-    elif type(there) is kind and there == here:
+    if isinstance(here, torch.Tensor) and _is_plain(there):
+        kinds = [f"{tensor.dtype} {list(tensor.shape)}" for tensor in (there, here)]
+        if kinds[0] != kinds[1]:
+            return [f"{name} is {kinds[0]} there and {kinds[1]} here"]
+        return [] if torch.isfinite(there).all() else [f"{name} holds NaN or infinity there"]
+    if type(there) is type(here) and there == here:
         return []
-    return [f"{name or 'it'} is {reprlib.repr(there)} there and {reprlib.repr(here)} here"]
+    return [f"{name} is {reprlib.repr(there)} there and {reprlib.repr(here)} here"]
 
 
 def _join(name: str, key: object) -> str:
-    return f"{name}.{key}" if name else f"{key}"
+    key = key if isinstance(key, str) else reprlib.repr(key)
+    return f"{name}.{key}" if name else key
 
 
-def _kind(tensor: torch.Tensor) -> str:
-    return f"{tensor.dtype} {list(tensor.shape)} {tensor.layout}"
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor as most are: no subclass, not sparse or nested, and with its data."""
+    return (
+        type(value) is torch.Tensor
+        and value.layout is torch.strided
+        and not (value.is_nested or value.is_meta)
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 import os
 import platform
 import re
@@ -176,9 +175,12 @@ class History:
             "seed": is_int(history.seed),
             "status": history.status in STATUSES,
             "config": isinstance(history.config, dict),
-            "environment": isinstance(history.environment, dict),
+            "environment": isinstance(history.environment, dict)
+            and all(isinstance(key, str) for key in history.environment)
+            and all(isinstance(value, (str, int)) for value in history.environment.values()),
             "epochs": isinstance(history.epochs, list) and all(map(_is_record, history.epochs)),
-            "train_images": history.train_images is None or is_int(history.train_images),
+            "train_images": history.train_images is None
+            or (is_int(history.train_images) and history.train_images >= 1),
             "mistakes": history.mistakes is None
             or (isinstance(history.mistakes, list) and all(map(_is_mistake, history.mistakes))),
             "clean_train": history.clean_train is None
@@ -201,7 +203,8 @@ def _is_record(record: object, keys: tuple[str, ...] = RECORD) -> bool:
     return (
         isinstance(record, dict)
         and set(record) == set(keys)
-        and all(type(value) in (int, float) and 0 <= value < math.inf for value in record.values())
+        and all(type(value) in (int, float) for value in record.values())
+        and all(0 <= value <= sys.float_info.max for value in record.values())
         and all(value <= 100 for key, value in record.items() if "accuracy" in key)
     )
 

@@ -6,6 +6,8 @@ import pytest
 
 from DataPipeline import MNIST, load_mnist
 
+pytest.register_assert_rewrite("tests.victims")
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 

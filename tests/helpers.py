@@ -6,6 +6,7 @@ Import it as tests.helpers.
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from helpers.history import History
@@ -60,3 +61,35 @@ def history(accuracies=(98.0, 99.5), variant="v1", seed=42, *, config=None, **fi
         **fields,
     }
     return History(variant, seed, **fields)
+
+
+def made_up_study(seeds=range(47, 57), shifts=None, spread=None, draw=0, mistakes=True):
+    """The runs of a study that never was, by (variant, seed), with all that its report reads.
+
+    shifts: per variant what is added to ln(test error in %); 0 for those not named.
+    spread: per variant the standard deviation over seeds of ln(test error); 0.1 for the others.
+    draw: the seed of what is random.
+    mistakes: whether to make them up, too; each network gets wrong what is hard for all, about.
+    """
+    generator = np.random.default_rng(draw)
+    difficulty = generator.gumbel(size=10_000)
+    runs = {}
+    for seed in seeds:
+        for variant in VARIANTS:
+            shift = (shifts or {}).get(variant, 0)
+            shift += generator.normal(0, (spread or {}).get(variant, 0.1))
+            epoch = np.arange(20)
+            errors = np.exp(2 - 0.5 * np.log1p(epoch) - 0.35 * (epoch // 7) + shift)
+            errors *= np.exp(generator.normal(0, 0.05, 20))
+            run = history((100 - errors.clip(0.05, 90)).round(2).tolist(), variant, seed)
+            for number, record in enumerate(run.epochs):
+                record["learning_rate"] = 0.001 * 0.1 ** (number // 7)
+            if mistakes:
+                wrong = round(10_000 - 100 * run.final_accuracy)
+                order = (difficulty + generator.gumbel(0, 0.3, 10_000)).argsort()[::-1]
+                run.mistakes = [[i, (i + i % 7) % 10] for i in sorted(order[:wrong].tolist())]
+            run.train_images = 60_000
+            run.clean_train = {"loss": 0.01, "accuracy": 50 + run.final_accuracy / 2}
+            run.environment |= {"processor": "a processor", "commit": 40 * "c"}
+            runs[variant, seed] = run
+    return runs

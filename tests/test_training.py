@@ -112,6 +112,7 @@ def test_nothing_done_between_building_and_fitting_changes_a_bit(small):
         list(loader)
     next(iter(loaders[0]))
     torch.rand(17), np.random.rand(3)
+    model.eval()
     history = fit(model, *loaders, config, CPU, progress=False)
     assert same_bits(bits(model), bits(undisturbed))
     assert without_seconds(history) == without_seconds(expected)

@@ -1,0 +1,318 @@
+"""The study's figures, of finished estimates and intervals: every function returns one Figure.
+
+How a variant looks follows from the variant: colour, marker and line say where its dropout is, and
+a filled marker that it has batch normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from helpers.statistics import Summary
+from models import GOAL, VARIANTS
+from Visualization import BLUE, GREEN, GREY, SMALL, VERMILLION, NotebookFigure, pictures
+
+PURPLE = "#CC79A7"
+DPI = 200  # of the study's PNG files: twice what GitHub shows
+# By the blocks that dropout follows: colour, marker, line.
+_LOOKS = {
+    (): (GREY, "^", ":"),
+    (1, 2): (VERMILLION, "s", "--"),
+    (3, 4): (GREEN, "D", "-."),
+    (1, 2, 3, 4): (BLUE, "o", "-"),
+    (1, 2, 3): (PURPLE, "v", (0, (5, 1, 1, 1, 1, 1))),
+}
+
+
+def _blocks(variant: str) -> tuple[int, ...]:
+    """The blocks that dropout follows, from 1."""
+    return tuple(block for block, rate in enumerate(VARIANTS[variant].dropout, 1) if rate)
+
+
+def _marker(variant: str) -> dict[str, str]:
+    """Keywords for the marker of a variant's runs."""
+    colour, marker, _ = _LOOKS[_blocks(variant)]
+    face = colour if VARIANTS[variant].batch_norm else "none"
+    return {"color": colour, "marker": marker, "markerfacecolor": face}
+
+
+def _dropout(variant: str) -> str:
+    """Where the dropout is, in words."""
+    blocks = ", ".join(map(str, _blocks(variant)))
+    return f"dropout after {blocks}" if blocks else "no dropout"
+
+
+# --- effects --------------------------------------------------------------------------------------
+
+
+class EffectRow(NamedTuple):
+    """An effect: its estimate, its 95 % and its 90 % interval; whether a verdict rests on it."""
+
+    name: str
+    mean: float
+    interval: tuple[float, float]
+    narrow: tuple[float, float]
+    decides: bool
+
+
+class EffectPanel(NamedTuple):
+    """Effects on one measure.
+
+    margin: the smallest effect of interest.
+    factor: whether effects and margin are factors, so that no effect is 1, and not 0.
+    """
+
+    title: str
+    unit: str
+    margin: float
+    factor: bool
+    rows: Sequence[EffectRow]
+
+
+def forest(panels: Sequence[EffectPanel]) -> Figure:
+    """Effects with their intervals, a panel per measure, before the band of what does not matter.
+
+    The thick bar is the 90 % interval: where it lies within the band, the effect is smaller than
+    what matters. A filled marker has a verdict resting on it.
+
+    panels: an even number, all with the same rows, which only the left ones name.
+    """
+    figure = NotebookFigure(height=1.1 + 0.29 * sum(len(panel.rows) + 2.6 for panel in panels[::2]))
+    grid = figure.subplots(len(panels) // 2, 2, squeeze=False, sharey=True).flatten()
+    for axes, panel in zip(grid, panels, strict=True):
+        nothing, low = (1, 1 / panel.margin) if panel.factor else (0, -panel.margin)
+        axes.axvspan(low, panel.margin, color="0.88", zorder=0)
+        axes.axvline(nothing, color=GREY, linewidth=1, zorder=1)
+        for y, row in enumerate(panel.rows):
+            axes.hlines(y, *row.interval, color="black", linewidth=1.2)
+            axes.hlines(y, *row.narrow, color="black", linewidth=3.5)
+            face = VERMILLION if row.decides else "white"
+            axes.plot(row.mean, y, "o", markersize=7.5, color="black", markerfacecolor=face)
+        if panel.factor:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel(panel.unit, fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+    rows = panels[0].rows
+    grid[0].set_yticks(range(len(rows)), [row.name for row in rows])
+    grid[0].set_ylim(len(rows) - 0.4, -0.6)
+    circle = {"marker": "o", "markersize": 7.5, "color": "black", "linestyle": "none"}
+    handles = [
+        Line2D([], [], **circle, markerfacecolor=VERMILLION, label="a verdict rests on it"),
+        Line2D([], [], **circle, markerfacecolor="white", label="exploratory"),
+        Line2D([], [], color="black", linewidth=1.2, label="95 % interval"),
+        Line2D([], [], color="black", linewidth=3.5, label="90 % interval"),
+        Patch(color="0.88", label="too small to matter"),
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, columnspacing=1.5
+    )
+    return figure
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+class RunsPanel(NamedTuple):
+    """One measure of every run.
+
+    values: by variant, one per run. means: by variant, with the interval that is drawn.
+    published: by variant, where there is such a figure.
+    log: whether the axis is logarithmic. never: the value that stands for "never", or None.
+    line: a value to draw a dotted line at, or None.
+    """
+
+    title: str
+    unit: str
+    values: Mapping[str, Sequence[float]]
+    means: Mapping[str, Summary]
+    published: Mapping[str, float]
+    log: bool = False
+    never: float | None = None
+    line: float | None = None
+
+
+def every_run(panels: Sequence[RunsPanel]) -> Figure:
+    """Every run, a panel per measure: a variant's runs side by side in the order given.
+
+    Beside them stand their mean with its interval, and the published figure where there is one.
+
+    panels: all of the same variants.
+    """
+    variants = list(panels[0].values)
+    figure = NotebookFigure(height=1.2 + 2.3 * len(panels))
+    rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False).flatten()
+    for axes, panel in zip(rows, panels, strict=True):
+        for x, variant in enumerate(variants):
+            values = panel.values[variant]
+            places = [x - 0.38 + 0.5 * (k + 0.5) / len(values) for k in range(len(values))]
+            look = _marker(variant)
+            axes.plot(places, values, linestyle="none", markersize=4.5, **look)
+            _, mean, _, low, high = panel.means[variant]
+            axes.plot(x + 0.22, mean, color="black", marker="_", markersize=11, mew=2.5)
+            axes.vlines(x + 0.22, low, high, color="black", linewidth=1.5)
+            if variant in panel.published:
+                cross = {"color": "black", "marker": "x", "markersize": 7, "mew": 1.8}
+                axes.plot(x + 0.38, panel.published[variant], **cross)
+        if panel.log:
+            _log_axis(axes)
+        if panel.never is not None:
+            axes.axhline(panel.never, color=GREY, linestyle=":", linewidth=1)
+            axes.yaxis.set_major_locator(FixedLocator([1, 5, 10, 15, panel.never]))
+            axes.yaxis.set_major_formatter(
+                lambda y, _, never=panel.never: "never" if y == never else f"{y:g}"
+            )
+            axes.set_ylim(0, panel.never + 1)
+        if panel.line is not None:
+            axes.axhline(panel.line, color=GREY, linestyle=":", linewidth=1)
+        axes.set_title(panel.title, fontsize=11)
+        axes.set_ylabel(panel.unit, fontsize=SMALL)
+        axes.tick_params(axis="y", labelsize=SMALL)
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="y", color="0.9")
+        axes.set_axisbelow(True)
+        for x in range(1, len(variants)):
+            axes.axvline(x - 0.5, color="0.8", linewidth=0.8)
+    bold = ["bold" if VARIANTS[variant].published else "normal" for variant in variants]
+    rows[-1].set_xticks(range(len(variants)), variants)
+    for label, weight in zip(rows[-1].get_xticklabels(), bold, strict=True):
+        label.set_fontweight(weight)
+    rows[-1].set_xlim(-0.5, len(variants) - 0.5)
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            label=label,
+            color=colour,
+            marker=marker,
+            markerfacecolor="none",
+        )
+        for label, colour, marker in sorted(
+            {(_dropout(v), *_LOOKS[_blocks(v)][:2]) for v in variants}
+        )
+    ]
+    handles += [
+        Line2D(
+            [], [], linestyle="none", color=GREY, marker="o", label="filled: batch normalisation"
+        ),
+        Line2D([], [], color="black", marker="_", ms=11, label="mean, 95 % interval"),
+        Line2D([], [], linestyle="none", color="black", marker="x", label="published, one run"),
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4, fontsize=SMALL, columnspacing=1.5
+    )
+    return figure
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def curves(
+    errors: Mapping[str, Sequence[Sequence[float]]],
+    means: Mapping[str, Sequence[Summary]],
+    falls: Sequence[int],
+) -> Figure:
+    """The test error (%) by epoch: the means above, without and with batch normalisation, and every
+    run of each variant below.
+
+    Thin lines are runs, and end with a dot where the run did. Thick ones are means, bands their
+    intervals. Vertical lines mark the falls of the learning rate, the dotted one the goal.
+
+    errors: by variant and run, a test error in % per epoch, all above 0.
+    means: by variant, a Summary per epoch.
+    falls: the first epochs with a lower learning rate.
+    """
+    rows = (len(errors) + 2) // 3
+    figure = NotebookFigure(height=3.6 + 2.2 * rows)
+    grid = figure.add_gridspec(1 + rows, 6, height_ratios=[1.5] + [1] * rows)
+    tops = {}
+    for k, (batch_norm, title) in enumerate(
+        ((False, "Means without batch normalisation"), (True, "Means with batch normalisation"))
+    ):
+        shared = next(iter(tops.values()), None)
+        tops[batch_norm] = figure.add_subplot(grid[0, 3 * k : 3 * k + 3], sharey=shared)
+        tops[batch_norm].set_title(title, fontsize=11)
+    below = []
+    for k, (variant, runs) in enumerate(errors.items()):
+        place = grid[1 + k // 3, 2 * (k % 3) : 2 * (k % 3) + 2]
+        axes = figure.add_subplot(place, sharey=below[0] if below else None)
+        axes.set_title(f"{variant}: {_dropout(variant)}", fontsize=SMALL)
+        below.append(axes)
+        colour, _, line = _LOOKS[_blocks(variant)]
+        for run in runs:
+            axes.plot(range(1, len(run) + 1), run, color=colour, linewidth=0.5)
+            axes.plot(len(run), run[-1], color=colour, marker=".", markersize=3.5)
+        epochs = range(1, len(means[variant]) + 1)
+        _, mean, _, low, high = zip(*means[variant], strict=True)
+        axes.plot(epochs, mean, color="black", linewidth=1.6)
+        top = tops[VARIANTS[variant].batch_norm]
+        top.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        top.plot(
+            epochs,
+            mean,
+            linestyle=line,
+            linewidth=1.4,
+            markersize=4.5,
+            markevery=2,
+            label=variant,
+            **_marker(variant),
+        )
+    for axes in figure.axes:
+        _log_axis(axes)
+        for epoch in falls:
+            axes.axvline(epoch - 0.5, color=GREY, linestyle="-", linewidth=0.7)
+        axes.axhline(100 - GOAL, color=GREY, linestyle=":", linewidth=1)
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=SMALL)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    for axes in (*tops.values(), *below[-3:]):
+        axes.set_xlabel("epoch", fontsize=SMALL)
+    for axes in (tops[False], *below[::3]):
+        axes.set_ylabel("test error (%), log scale", fontsize=SMALL)
+    for axes in tops.values():
+        axes.legend(fontsize=SMALL, loc="upper right")
+    handles = [
+        Line2D([], [], color=BLUE, linewidth=0.6, marker=".", label="one run"),
+        Line2D([], [], color="black", linewidth=1.6, label="mean (geometric)"),
+        Patch(color="black", alpha=0.15, linewidth=0, label="its 95 % interval"),
+        Line2D([], [], color=GREY, linewidth=0.7, label="the learning rate falls"),
+        Line2D([], [], color=GREY, linestyle=":", label=f"the goal, {GOAL} %"),
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, columnspacing=1.5
+    )
+    return figure
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(FixedLocator([0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 50]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def hardest(cells: Sequence[tuple[torch.Tensor, str]], networks: int) -> Figure:
+    """The test images that most of the networks get wrong, each with a caption.
+
+    cells: the image, uint8 [1, 28, 28], and its caption.
+    networks: how many there are.
+    """
+    return pictures(list(cells), 4, f"What most of the {networks} networks get wrong")

@@ -1,0 +1,252 @@
+"""What breaks an epoch off: signals, dead workers, losses and batches that make no sense."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import random
+import re
+import signal
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from tests.helpers import CPU
+from tests.victims import (
+    CONFIG,
+    DRAWN,
+    PASSES,
+    SEED,
+    STEPS,
+    TIMEOUT,
+    at_pass,
+    counts,
+    digest,
+    epochs_in,
+    half_written,
+    new_run,
+    train,
+)
+from TrainingHelper import fit, load_checkpoint
+
+pytest_plugins = ["tests.victims"]
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+def wait_for(path, victim):
+    """Wait until a victim has made a file."""
+    deadline = time.monotonic() + TIMEOUT
+    while not path.exists() and time.monotonic() < deadline:
+        victim.ended(0.002)
+    assert path.exists()
+
+
+def hit_at_random_moments(number, count, alone, start, folders):
+    """Victims that a signal hit while they trained, so many, each resumed when it is done with.
+
+    Every other one is hit together with its workers. One that was faster does not count.
+    """
+    moments = random.Random(SEED)
+    hits = 0
+    for folder in itertools.islice(folders, 10 * count):
+        group, workers = ((False, 0), (True, 2), (False, 2), (True, 2))[hits % 4]
+        victim = start(folder / "run.ckpt", workers=workers)
+        wait_for(victim.checkpoint, victim)
+        # In what is left of the run's time, and as often while its workers start.
+        victim.ended(moments.uniform(0, moments.choice((0.1, 0.7)) * alone.seconds))
+        victim.hit(number, group)
+        victim.ended()
+        if epochs_in(victim.checkpoint) < CONFIG.epochs:
+            hits += 1
+            yield victim
+            assert start(victim.checkpoint).outcomes() == [alone.result()]
+        if hits == count:
+            return
+    pytest.fail(f"only {hits} runs were hit before they ended")
+
+
+@counts(3, 24)
+def test_an_interrupt_at_a_random_moment_ends_with_complete_epochs(
+    count, alone, start, folders, tell
+):
+    for victim in hit_at_random_moments(signal.SIGINT, count, alone, start, folders):
+        [outcome] = victim.outcomes()
+        epochs = len(outcome["history"]["epochs"])
+        assert outcome == alone.result(epochs)
+        assert outcome["history"]["status"] == "interrupted"
+        assert epochs_in(victim.checkpoint) == epochs
+        assert half_written(victim.checkpoint.parent) == 0
+        assert victim.is_gone_with_its_workers(TIMEOUT)
+    tell(f"SIGINT {DRAWN}: {count} inflicted, {count} survived bit-identical")
+
+
+@contextlib.contextmanager
+def hanging(model, marker):
+    """Hang in the second epoch, and say so."""
+
+    def hang():
+        marker.touch()
+        time.sleep(10 * TIMEOUT)
+
+    with at_pass(model, PASSES + 2, hang):
+        yield
+
+
+def test_a_second_interrupt_ends_a_run_that_hangs(alone, start, tmp_path):
+    marker = tmp_path / "hangs"
+    victim = start(tmp_path / "run.ckpt", fault=partial(hanging, marker=marker))
+    wait_for(marker, victim)
+    victim.hit(signal.SIGINT)
+    assert victim.ended(0.2) is None
+    victim.hit(signal.SIGINT)
+    assert victim.outcomes() == [alone.result(1)]
+
+
+@counts(3, 24)
+def test_a_run_terminated_at_a_random_moment_dies_of_it_and_resumes_later(
+    count, alone, start, folders, tell
+):
+    victims = []
+    for victim in hit_at_random_moments(signal.SIGTERM, count, alone, start, folders):
+        assert victim.ended() == -signal.SIGTERM
+        assert half_written(victim.checkpoint.parent) == 0
+        victims.append(victim)
+    # A worker looks for its parent every five seconds.
+    assert all(victim.is_gone_with_its_workers(10) for victim in victims)
+    tell(f"SIGTERM {DRAWN}: {count} inflicted, {count} survived bit-identical")
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def workers_killed(model, number, workers):
+    """kill -9 to some of the loader's workers at the number-th forward pass."""
+
+    def kill():
+        for worker in multiprocessing.active_children()[:workers]:
+            os.kill(worker.pid, signal.SIGKILL)
+
+    with at_pass(model, number, kill):
+        yield
+
+
+@counts(2, 12)
+def test_a_killed_worker_costs_the_epoch_and_nothing_else(count, alone, start, folders, tell):
+    draw = random.Random(SEED)
+    for number, folder in zip(range(count), folders, strict=False):
+        epoch = draw.randint(1, CONFIG.epochs)
+        moment = (epoch - 1) * PASSES + draw.randint(1, STEPS - 1)
+        fault = partial(workers_killed, number=moment, workers=1 + number % 2)
+        victim = start(folder / "run.ckpt", workers=2, fault=fault, calls=2)
+        failed, resumed = victim.outcomes()
+        assert re.match(
+            rf"RuntimeError: a worker process of the data loader died in epoch {epoch} \(.*"
+            r"call fit again to resume from the checkpoint\.$",
+            failed["error"],
+        )
+        assert failed["model"] == alone.states[epoch - 1]["model"]
+        assert resumed == alone.result()
+    tell(f"workers killed {DRAWN}: {count} runs hit, {count} survived bit-identical")
+
+
+def train_then_lose_what_workers_there_are(pipe, checkpoint):
+    """A notebook's cell that trains, and one after it in which the memory runs out."""
+    run = new_run(workers=2)
+    seen = []
+    with at_pass(run.model, 1, lambda: seen.extend(multiprocessing.active_children())):
+        train(run, checkpoint)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(0.2)  # another cell: a worker that died would disturb it here
+    pipe.send((len(seen), [worker.is_alive() for worker in seen]))
+
+
+def test_no_worker_is_left_after_fit_to_disturb_another_cell(start, tmp_path):
+    victim = start(tmp_path / "run.ckpt", target=train_then_lose_what_workers_there_are)
+    assert victim.outcomes() == (2, [False, False])
+
+
+# --- losses and batches ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (PASSES + 3, "the training loss is nan in epoch 2, step 3; lower the learning rate"),
+        (PASSES + STEPS, f"the training loss is nan in epoch 2, step {STEPS}; lower"),
+        (2 * PASSES, "the test loss is nan after epoch 2; lower the learning rate"),
+    ],
+    ids=["train", "last step", "test"],
+)
+def test_a_loss_that_is_not_finite_is_named_and_never_kept(number, message, alone, tmp_path):
+    checkpoint, run = tmp_path / "run.ckpt", new_run()
+    spoil = at_pass(run.model, number, lambda: run.model.classifier.bias.data.fill_(torch.nan))
+    with spoil, pytest.raises(FloatingPointError, match=re.escape(message)):
+        train(run, checkpoint)
+    assert digest(load_checkpoint(checkpoint)) == alone.states[1]
+    assert digest(run.model.state_dict()) == alone.states[1]["model"]
+    assert train(run, checkpoint) == alone.result()
+
+
+def batch(*shape, dtype=torch.float32, fill=0.0, labels=4):
+    """A batch, good unless told otherwise."""
+    labels = torch.arange(labels) if isinstance(labels, int) else torch.tensor(labels)
+    images = torch.zeros(shape or (4, 1, 28, 28))
+    images.view(-1)[1234:1235] = fill
+    return images.to(dtype), labels
+
+
+BAD_BATCHES = {
+    "no channel": batch(4, 28, 28),
+    "three channels": batch(4, 3, 28, 28),
+    "too large": batch(4, 1, 32, 32),
+    "a chunk of batches": batch(2, 2, 1, 28, 28, labels=2),
+    "uint8": batch(dtype=torch.uint8),
+    "double": batch(dtype=torch.float64),
+    "half": batch(dtype=torch.float16),
+    "NaN": batch(fill=torch.nan),
+    "infinity": batch(fill=torch.inf),
+    "minus infinity": batch(fill=-torch.inf),
+    "int32 labels": (batch()[0], torch.arange(4, dtype=torch.int32)),
+    "float labels": batch(labels=[0.0, 1.0, 2.0, 3.0]),
+    "one-hot labels": batch(labels=[[0] * 10] * 4),
+    "a label too few": batch(labels=3),
+    "no image": (torch.zeros(0, 1, 28, 28), torch.arange(0)),
+    "a label of -1": batch(labels=[0, 1, -1, 2]),
+    "a label of 10": batch(labels=[0, 1, 10, 2]),
+    "not tensors": (batch()[0].numpy(), [0, 1, 2, 3]),
+    "three parts": (*batch(), 1),
+    "one part": (batch()[0],),
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("loader", ["train", "test"])
+@pytest.mark.parametrize("bad", BAD_BATCHES)
+def test_a_malformed_batch_is_named_and_trains_nothing(bad, loader):
+    loaders = {"train": [batch()] * 3, "test": [batch()] * 3}
+    loaders[loader] = [batch(), batch(), BAD_BATCHES[bad]]
+    model = new_run().model
+    before = digest(model.state_dict())
+    found = "images with NaN or infinity" if "N" in bad or "infinity" in bad else ".*"
+    expected = (
+        rf"^batch 3 of the {loader} loader holds {found}; expected a pair of images, finite "
+        r"float32 \[B, 1, 28, 28\], and labels, int64 \[B\] from 0 to 9\.$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        fit(model, loaders["train"], loaders["test"], CONFIG, CPU, progress=False)
+    assert digest(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("loader", ["train", "test"])
+def test_a_loader_without_batches_is_named(loader):
+    loaders = {"train": [batch()], "test": [batch()]} | {loader: []}
+    model = new_run().model
+    before = digest(model.state_dict())
+    with pytest.raises(ValueError, match=f"the {loader} loader yields no batch"):
+        fit(model, loaders["train"], loaders["test"], CONFIG, CPU, progress=False)
+    assert digest(model.state_dict()) == before

@@ -1,0 +1,288 @@
+"""The report states what its runs say, regenerates, and refuses any but the protocol's runs."""
+
+import json
+import re
+import statistics
+from collections import Counter
+from math import sqrt
+
+import pytest
+from study.runs import RUNS, SEEDS, load_runs
+
+from models import VARIANTS
+from study import report
+from study.claims import verdicts
+from study.contrasts import FINAL, LATE, per_seed
+from tests.helpers import PROJECT, history, made_up_study
+
+PILOT = PROJECT / "results" / "pilot"
+PICTURES = [
+    "comparison.png",
+    "comparison_runs.png",
+    "comparison_curves.png",
+    "comparison_hardest.png",
+]
+
+
+def save(runs, folder):
+    for (variant, seed), run in runs.items():
+        run.save(folder / f"{variant}-{seed}.json")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """90 made-up runs; one ends early, and some of v1 never reach 99 %."""
+    with_bn = dict.fromkeys((v for v in VARIANTS if VARIANTS[v].batch_norm), -0.5)
+    runs = made_up_study(shifts=with_bn | {"v1": 0.3}, draw=3)
+    runs["late_bn", 50].status = "early stopping"
+    del runs["late_bn", 50].epochs[15:-1]
+    return runs
+
+
+@pytest.fixture(scope="module")
+def out(runs, tmp_path_factory):
+    """A folder with the report on them, and with the runs themselves."""
+    out = tmp_path_factory.mktemp("results")
+    save(runs, out / "runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(PROJECT)  # where data/ is
+        report.report(out / "runs", out, PILOT)
+    return out
+
+
+@pytest.fixture(scope="module")
+def text(out):
+    return (out / "comparison.md").read_text(encoding="utf-8")
+
+
+def section(text, heading):
+    """What stands below a heading, up to the next."""
+    return re.split(rf"^#+ {heading}$", text, maxsplit=1, flags=re.M)[1].split("\n#", 1)[0]
+
+
+def row(text, start):
+    """The cells of the first table row that starts so."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {start} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def numbers(cell):
+    return [float(number) for number in re.findall(r"[-+]?\d+(?:\.\d+)?", cell)]
+
+
+# --- what it states -------------------------------------------------------------------------------
+
+
+def test_it_states_each_variants_mean_and_interval(out, text):
+    for variant in VARIANTS:
+        finals = [
+            json.loads(path.read_text())["epochs"][-1]["test_accuracy"]
+            for path in (out / "runs").glob(f"{variant}-*.json")
+        ]
+        half = 2.2622 * statistics.stdev(finals) / sqrt(10)
+        mean = statistics.fmean(finals)
+        name = f"**{variant}**" if VARIANTS[variant].published else variant
+        cell = row(section(text, "Final accuracy"), name)[1]
+        assert numbers(cell) == pytest.approx([mean, mean - half, mean + half], abs=6e-4)
+
+
+def test_it_states_each_contrast_paired_by_seed(runs, text):
+    values = per_seed(runs, LATE, FINAL)
+    found = row(text.split("## All contrasts")[1], LATE.name)
+    half = 2.2622 * statistics.stdev(values) / sqrt(10)
+    mean = statistics.fmean(values)
+    assert numbers(found[1]) == pytest.approx([mean, mean - half, mean + half], abs=6e-4)
+    assert len(found) == 8  # with p values, equivalence, and the interval over images
+
+
+def test_it_answers_every_claim_in_one_sentence_with_its_word(runs, text):
+    sentences = re.findall(r"^\d\. .+$", section(text, "The answer"), re.M)
+    for number, (sentence, verdict) in enumerate(
+        zip(sentences, verdicts(runs), strict=True), start=1
+    ):
+        assert sentence.startswith(f"{number}. ") and sentence.endswith(".")
+        assert f"**{verdict.word}**" in sentence
+        for figure in verdict.claim.figures:
+            assert figure.text in sentence
+        assert f"| {number}. {verdict.claim} | **{verdict.word}** |" in text
+
+
+def test_it_counts_who_gets_to_99_and_who_does_before_the_learning_rate_falls(runs, text):
+    for variant in VARIANTS:
+        of = [[r["test_accuracy"] for r in runs[variant, s].epochs] for s in SEEDS]
+        name = f"**{variant}**" if VARIANTS[variant].published else variant
+        cell = row(text.split("learning rate first falls:")[1], name)[3]
+        reached = sum(max(accuracies) >= 99 for accuracies in of)
+        early = sum(max(accuracies[:7]) >= 99 for accuracies in of)
+        assert cell.startswith(f"{reached} of 10 ") and cell.endswith(f"; {early}")
+    never = [seed for seed in SEEDS if runs["v1", seed].best_accuracy < 99]
+    assert 0 < len(never) < 10
+    for seed in SEEDS:
+        cell = row(section(text, "Every run"), f"[v1-{seed}](runs/v1-{seed}.json)")[4]
+        assert cell == ("never" if seed in never else str(runs["v1", seed].first_epoch_at_99))
+
+
+def test_it_lists_every_run_once(runs, text):
+    listed = re.findall(r"^\| \[(\S+)\]\(runs/(\S+)\.json\)", text, re.M)
+    assert sorted(name for name, _ in listed) == sorted(f"{v}-{s}" for v, s in runs)
+    assert all(name == link for name, link in listed)
+    assert row(section(text, "Every run"), "[late_bn-50](runs/late_bn-50.json)")[-1] == (
+        "16, early stopping"
+    )
+
+
+def test_it_counts_the_images_that_no_network_gets_right(runs, text):
+    wrong = Counter(index for run in runs.values() for index, _ in run.mistakes)
+    floor = sum(count == 90 for count in wrong.values())
+    often = sum(count > 45 for count in wrong.values())
+    said = section(text, "The hardest digits")
+    assert f"{floor} are wrong in all 90 networks" in said
+    assert f"{often} are wrong in more than half" in said
+
+
+def test_the_hardest_images_are_named_with_what_they_are_taken_for(runs):
+    found = report._hardest(runs, [index % 10 for index in range(10_000)])
+    wrong = Counter(index for run in runs.values() for index, _ in run.mistakes)
+    counts = [wrong[index] for index, _ in found]
+    assert counts == sorted(wrong.values(), reverse=True)[: len(found)]
+    index, caption = found[0]
+    taken = Counter(d for run in runs.values() for i, d in run.mistakes if i == index)
+    assert caption.startswith(f"a {index % 10}; {counts[0]} of 90 wrong:\n")
+    assert all(f"{digit} by {count}" in caption for digit, count in taken.most_common(3))
+
+
+def test_it_says_what_trained_the_runs(text):
+    assert f"Commit `{40 * 'c'}` trained all 90 runs: seeds 47, 48," in text
+    assert "56 on a processor." in text
+    assert "Early stopping ended 1 of the runs." in text
+
+
+def test_nothing_in_it_is_left_open(out, text):
+    assert not re.search(r"\$\w|\bnan\b|\binf\b|\bNone\b(?! that| of)", text)
+    assert re.findall(r"!\[.+\]\((.+)\)", text) == PICTURES
+    for picture in PICTURES:
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_regenerates_byte_for_byte_whatever_the_order_of_the_runs(runs, text):
+    backwards = dict(reversed(runs.items()))
+    assert report.write(backwards, load_runs(PILOT)) == text
+
+
+def test_the_sentences_name_which_figures_are_plausible():
+    said = report.plausibility(["1 %", "2 %", "3 %"], [True, False, True])
+    assert said == "1 % and 3 % are plausible single runs, 2 % is not a plausible single run"
+    assert report.plausibility(["1 %"], [True]) == "1 % is a plausible single run"
+    assert report.plausibility(["1 %", "2 %"], [False] * 2) == (
+        "1 % and 2 % are not plausible single runs"
+    )
+
+
+def test_the_publications_first_train_accuracies_speak_for_what_fits_them():
+    """Off without batch normalisation only, as in the pilot; off everywhere; off nowhere."""
+
+    def runs(v1, v2, final):
+        made = made_up_study(mistakes=False)
+        for (variant, seed), run in made.items():
+            first = {"v1": v1, "v2": v2}.get(variant, final)
+            run.epochs[0]["train_accuracy"] = first + 0.1 * (seed - 51.5)
+        return made
+
+    assert "another initialisation" in report._mismatch(runs(79, 83, 90.3))["hint"]
+    assert "another augmentation would" in report._mismatch(runs(79, 83, 95))["hint"]
+    assert "None of them is off" in report._mismatch(runs(70.5, 77.7, 90.3))["hint"]
+    assert "Off here: only v1;" in report._mismatch(runs(79, 77.7, 90.3))["hint"]
+
+
+def test_where_the_two_tests_disagree_is_said(runs):
+    found = verdicts(runs)
+    assert "the same side" in report._disagreement(found)
+    odd = found[0]._replace(effects=[found[0].effects[0]._replace(p=0.04, flip_p=0.06)])
+    assert report._disagreement([odd]).endswith(f"0.05 in claim 1, {LATE.name}.")
+
+
+# --- what it refuses ------------------------------------------------------------------------------
+
+
+def _without(runs, *names):
+    for name in names:
+        del runs[name]
+
+
+def _change(run, **fields):
+    for name, value in fields.items():
+        setattr(run, name, value)
+
+
+FAULTS = {
+    r"2 of 90 runs are missing, the first is late-48: finish them by python -m study run; no "
+    r"verdict is computed before the last is in\.": lambda r: _without(r, ("v1", 50), ("late", 48)),
+    "holds v1-57, which is no run of the protocol": lambda r: r.update(
+        {("v1", 57): history([99.0], "v1", 57)}
+    ),
+    "holds v2-47 with epochs 10, where the protocol has 20": lambda r: _change(
+        r["v2", 47], config=r["v2", 47].config | {"epochs": 10}
+    ),
+    "holds final-56 with 320 training images": lambda r: _change(r["final", 56], train_images=320),
+    "holds none-47 without its mistakes": lambda r: _change(r["none", 47], mistakes=None),
+    "holds none-48 without its mistakes or its acc": lambda r: _change(
+        r["none", 48], clean_train=None
+    ),
+    "holds late-51 without its commit": lambda r: r["late", 51].environment.pop("commit"),
+    r"holds v1-52 with \d+ mistakes, where its last accuracy, 9\d\.\d+ %, means \d+": lambda r: r[
+        "v1", 52
+    ].mistakes.pop(),
+    "holds v1-53 with .* mistakes": lambda r: r["v1", 53].mistakes.__setitem__(
+        0, r["v1", 53].mistakes[1]
+    ),
+    "holds v1-54 with .* mistakes": lambda r: r["v1", 54].mistakes.__setitem__(0, [10_000, 3]),
+    "the runs with seed 50 come from different processors, a processor and another": lambda r: r[
+        "late_bn", 50
+    ].environment.update(processor="another"),
+    "different commits, c+ and d+; expected one": lambda r: r["late_bn", 50].environment.update(
+        commit=40 * "d"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_runs_that_are_not_the_protocols_are_refused_in_one_sentence(tmp_path, message):
+    runs = made_up_study()
+    report.check(runs, "results/runs")
+    FAULTS[message](runs)
+    with pytest.raises(ValueError, match=message) as refused:
+        report.check(runs, "results/runs")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_refusal_leaves_the_earlier_report_alone(tmp_path):
+    runs = made_up_study()
+    del runs["late", 48]
+    save(runs, tmp_path / "runs")
+    for name in ("comparison.md", *PICTURES):
+        (tmp_path / name).write_text("an earlier report")
+    with pytest.raises(ValueError, match="1 of 90 runs are missing, the first is late-48"):
+        report.report(tmp_path / "runs", tmp_path)
+    for name in ("comparison.md", *PICTURES):
+        assert (tmp_path / name).read_text() == "an earlier report"
+
+
+def test_the_pilot_is_not_the_study(tmp_path):
+    with pytest.raises(ValueError, match="holds final-42, which is no run of the protocol"):
+        report.report(PILOT, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- what is committed ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not (PROJECT / "results" / "comparison.md").exists(), reason="the 90 runs are not in yet"
+)
+def test_the_committed_report_is_that_of_the_committed_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    report.report(RUNS, tmp_path)
+    committed = PROJECT / "results"
+    assert (tmp_path / "comparison.md").read_bytes() == (committed / "comparison.md").read_bytes()
+    for name in PICTURES:
+        assert (committed / name).read_bytes().startswith(b"\x89PNG")

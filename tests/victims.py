@@ -1,0 +1,275 @@
+"""A small run, left alone or in a process of its own to be hit, for the tests of faults.
+
+A run that resumes after a fault has to end bit for bit as one left alone: every weight, every
+buffer of BatchNorm, the history without its times. Tests marked torture inflict more of the same.
+Moments and mutations are random; FAULT_SEED=<the printed seed> draws the same ones again.
+
+A module of tests takes the fixtures by pytest_plugins = ["tests.victims"].
+"""
+
+import contextlib
+import hashlib
+import itertools
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import secrets
+import signal
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from typing import NamedTuple
+from unittest import mock
+
+import pytest
+import torch
+
+import DataPipeline
+from DataPipeline import MNIST, make_loaders
+from helpers.checkpoint import load_checkpoint
+from helpers.history import environment
+from tests.helpers import CPU, build
+from TrainingHelper import TrainingConfig, fit
+
+CONFIG = TrainingConfig(epochs=3, batch_size=32)
+IMAGES, TEST_IMAGES, CHUNK = 128, 32, 32
+STEPS = IMAGES // CONFIG.batch_size
+PASSES = STEPS + 1  # forward passes per epoch: the evaluation takes one
+TIMEOUT = 60  # seconds for a process that nothing happens to
+SEED = int(os.environ.get("FAULT_SEED", secrets.randbits(32)))
+DRAWN = f"(FAULT_SEED={SEED})"
+
+# Victims are forked, from a process that has imported all they need, in a hundredth of the time
+# that a new one would take to import torch and to ask oneDNN what it is.
+environment(CPU)
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(
+    [__name__, "tests.test_checkpoints", "tests.test_interrupts", "torch._dynamo"]
+)
+
+
+def counts(normal, torture):
+    """Parametrizes a test with the number of faults to inflict."""
+    return pytest.mark.parametrize(
+        "count", [normal, pytest.param(torture, marks=pytest.mark.torture)]
+    )
+
+
+class Run(NamedTuple):
+    """What fit takes, in its order."""
+
+    model: torch.nn.Module
+    train_loader: object
+    test_loader: object
+    config: TrainingConfig
+
+
+def new_run(config=CONFIG, variant="final", data=0, workers=0):
+    """A run that nothing has happened to yet, on images that are noise."""
+    noise = torch.Generator().manual_seed(data)
+    parts = [
+        part
+        for count in (IMAGES, TEST_IMAGES)
+        for part in (
+            torch.randint(0, 256, (count, 1, 28, 28), generator=noise, dtype=torch.uint8),
+            torch.randint(0, 10, (count,), generator=noise),
+        )
+    ]
+    model = build(variant, config.seed)
+    how = {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
+    with mock.patch.object(DataPipeline, "TRAIN_CHUNK", CHUNK):  # more of them than workers
+        return Run(model, *make_loaders(MNIST(*parts), config, **how), config)
+
+
+def digest(value):
+    """What is compared, and sent to other processes: tensors as SHA-256, dicts without times."""
+    if isinstance(value, torch.Tensor):
+        sha256 = hashlib.sha256(value.detach().contiguous().numpy()).hexdigest()
+        return f"{value.dtype} {list(value.shape)} {sha256}"
+    if isinstance(value, dict):
+        return {key: digest(part) for key, part in value.items() if key != "seconds"}
+    if isinstance(value, list):
+        return [digest(part) for part in value]
+    return value
+
+
+def train(run, checkpoint, progress=False):
+    """Train here; the digest of the model and of the history."""
+    history = fit(*run, CPU, checkpoint, progress)
+    return digest({"model": run.model.state_dict(), "history": asdict(history)})
+
+
+@contextlib.contextmanager
+def at_pass(model, number, action):
+    """Do something when the model is called for the number-th time."""
+    calls = itertools.count(1)
+
+    def hook(*_):
+        if next(calls) == number:
+            action()
+
+    handle = model.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def left_alone(run, checkpoint):
+    """Train with nothing happening; the checkpoint's bytes after each epoch, from 0; the digest."""
+    files = []
+
+    def keep(*_):
+        files.append(checkpoint.read_bytes())
+
+    with at_pass(run.model, 1, keep):
+        return files, train(run, checkpoint, keep)
+
+
+def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, calls=1):
+    """Train under a fault, then, if calls is 2, again without.
+
+    Sends a list of what each call gave: train's digest, or the error and the model's digest.
+    """
+    warnings.filterwarnings("error", message="the checkpoint")
+    run = new_run(workers=workers)
+    outcomes = []
+    for context in (fault, contextlib.nullcontext)[:calls]:
+        try:
+            with context(run.model):
+                outcomes.append(train(run, checkpoint))
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            outcomes.append({"error": message, "model": digest(run.model.state_dict())})
+    pipe.send(outcomes)
+
+
+def _as_group(target, *args, **options):
+    """Run target in a group of processes of its own, to be hit as Ctrl-C in a terminal hits one."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    target(*args, **options)
+
+
+class Victim:
+    """A process that calls target(pipe, checkpoint, **options)."""
+
+    def __init__(self, checkpoint, target=train_as_victim, **options):
+        self.checkpoint = checkpoint
+        self.pipe, theirs = FORK.Pipe(duplex=False)
+        args = (target, theirs, checkpoint)
+        self.process = FORK.Process(target=_as_group, args=args, kwargs=options)
+        self.process.start()
+        theirs.close()  # now only the victim holds it, and the workers that inherit it
+
+    def ended(self, seconds=TIMEOUT):
+        """The exit code within so many seconds: 0, minus a signal's number; None if it runs on."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    def outcomes(self):
+        """What it sent, having ended."""
+        assert self.ended() == 0
+        return self.pipe.recv()
+
+    def hit(self, number, group=False):
+        """Send a signal to it, or to it and its workers alike."""
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def is_gone_with_its_workers(self, seconds):
+        """Whether none of its processes is left within so many seconds; ask after outcomes."""
+        with contextlib.suppress(EOFError):
+            while self.pipe.poll(seconds):
+                self.pipe.recv()
+            return False
+        return True
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    """The process that victims are forked from."""
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        multiprocessing.forkserver.ensure_running()
+    (first := FORK.Process(target=os.getpid)).start()  # ready once the imports are done
+    first.join()
+
+
+@pytest.fixture
+def start(fork_server):
+    """Victim, whose process does not outlive the test."""
+    victims = []
+
+    def start(*args, **options):
+        victims.append(Victim(*args, **options))
+        return victims[-1]
+
+    yield start
+    for victim in victims:
+        victim.process.kill()
+        victim.process.join()
+        victim.pipe.close()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """New empty folders, without end."""
+
+    def make(number):
+        (folder := tmp_path / f"run {number}").mkdir()
+        return folder
+
+    return map(make, itertools.count())
+
+
+@pytest.fixture
+def tell(capsys):
+    """Says how many faults were inflicted, in pytest's own output."""
+
+    def tell(text):
+        with capsys.disabled():
+            print(f"\n{text}")
+
+    return tell
+
+
+class Alone(NamedTuple):
+    """The run left alone: its checkpoint's bytes and digest after each epoch, from 0; its time."""
+
+    files: list
+    states: list
+    seconds: float
+
+    def result(self, epochs=CONFIG.epochs):
+        """What `train` gives after so many epochs."""
+        return {key: self.states[epochs][key] for key in ("model", "history")}
+
+
+@pytest.fixture(scope="session")
+def alone(fork_server, tmp_path_factory):
+    """The run left alone, here and as a victim that nothing happens to."""
+    folder = tmp_path_factory.mktemp("alone")
+    files, result = left_alone(new_run(), folder / "here")
+    states = []
+    for content in files:
+        (folder / "copy").write_bytes(content)
+        states.append(digest(load_checkpoint(folder / "copy")))
+    started = time.perf_counter()
+    assert Victim(folder / "there").outcomes() == [result]
+    run = Alone(files, states, time.perf_counter() - started)
+    assert run.result() == result and len(files) == CONFIG.epochs + 1
+    return run
+
+
+def epochs_in(checkpoint):
+    """The complete epochs in a checkpoint, which must not be damaged; None if there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state = load_checkpoint(checkpoint)
+    return None if state is None else len(state["history"]["epochs"])
+
+
+def half_written(folder):
+    """How many temporary files there are."""
+    return len(list(folder.glob(".*.tmp")))
