@@ -1,8 +1,8 @@
 """One run of the study: the very fit of the notebooks, in a Python process of its own.
 
-in_process starts `python -m study.one_run` with the code that snapshot wrote, reads what it answers,
-and knows nothing else of it. So a run is the same on this machine and on a worker of a cluster, and
-files that change while a study runs change none of its runs.
+in_process starts `python -m study.one_run` with the code that snapshot wrote, reads what it
+answers, and knows nothing else of it. So a run is the same on this machine and on a worker of a
+cluster, and files that change while a study runs change none of its runs.
 """
 
 from __future__ import annotations

@@ -255,6 +255,14 @@ def test_holm_multiplies_the_smallest_by_five_and_the_next_by_four():
     assert found == pytest.approx([0.09, 0.005, 0.08, 0.09, 0.5])
 
 
+def test_an_effect_is_within_the_margin_where_its_90_percent_interval_is():
+    half = 1.833 * 0.03 / sqrt(10)  # t(0.95, 9)
+    for mean, within in ((0.099 - half, True), (0.101 - half, False), (half - 0.099, True)):
+        found = effect_of(spread_out(mean), 0.10)
+        assert found.narrow == pytest.approx((mean - half, mean + half), abs=1e-4)
+        assert found.within == within
+
+
 def test_tests_on_different_sides_of_5_percent_are_said_to_be():
     outlier = [0.1] * 9 + [2.0]
     found = effect_of(outlier, None)

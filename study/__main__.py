@@ -1,0 +1,63 @@
+"""The study: python -m study run trains what is missing, python -m study report compares the runs.
+
+Without arguments run trains the protocol's 90 runs, into results/runs/{variant}-{seed}.json. It can
+be interrupted and killed: the next call resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.config import TrainingConfig
+from models import VARIANTS
+from study.report import report
+from study.runs import RUNS, SEEDS, run
+
+
+def _seed(text: str) -> int:
+    """An argument of --seeds."""
+    try:
+        return TrainingConfig(int(text)).seed
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no seed; expected integers from 0 to 2**32 - 1, as in --seeds 47 48"
+        ) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; what the user can mend ends it with one sentence and status 1."""
+    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="run | report")
+    command = commands.add_parser("run", help="train the runs that are missing")
+    command.set_defaults(do=run)
+    names = f"which of {', '.join(VARIANTS)}; all unless told"
+    command.add_argument(
+        "--variants", nargs="+", default=tuple(VARIANTS), metavar="NAME", help=names
+    )
+    seeds = f"{SEEDS[0]} to {SEEDS[-1]} unless told"
+    command.add_argument(
+        "--seeds", nargs="+", type=_seed, default=SEEDS, metavar="SEED", help=seeds
+    )
+    command.add_argument("--folder", type=Path, default=RUNS, help="of the runs: %(default)s")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, help="runs side by side; one per core unless told")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster")
+    command = commands.add_parser("report", help="compare the runs that are there")
+    command.set_defaults(do=report)
+    command.add_argument("--folder", type=Path, default=RUNS, help="of the runs: %(default)s")
+    command.add_argument("--out", type=Path, default=RUNS.parent, help="%(default)s")
+    options = vars(parser.parse_args(arguments))
+    do = options.pop("do")
+    try:
+        do(**options)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run again to resume.")
+
+
+if __name__ == "__main__":
+    main()
