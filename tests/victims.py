@@ -67,15 +67,11 @@ class Run(NamedTuple):
 
 def new_run(config=CONFIG, variant="final", data=0, workers=0):
     """A run that nothing has happened to yet, on images that are noise."""
-    noise = torch.Generator().manual_seed(data)
-    parts = [
-        part
-        for count in (IMAGES, TEST_IMAGES)
-        for part in (
-            torch.randint(0, 256, (count, 1, 28, 28), generator=noise, dtype=torch.uint8),
-            torch.randint(0, 10, (count,), generator=noise),
-        )
-    ]
+    torch.manual_seed(data)
+    parts = []
+    for count in (IMAGES, TEST_IMAGES):
+        parts.append(torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8))
+        parts.append(torch.randint(0, 10, (count,)))
     model = build(variant, config.seed)
     how = {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
     with mock.patch.object(DataPipeline, "TRAIN_CHUNK", CHUNK):  # more of them than workers
@@ -132,6 +128,8 @@ def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, c
 
     Sends a list of what each call gave: train's digest, or the error and the model's digest.
     """
+    os.setpgid(0, 0)  # a group of its own, to be hit as Ctrl-C in a terminal hits one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     warnings.filterwarnings("error", message="the checkpoint")
     run = new_run(workers=workers)
     outcomes = []
@@ -145,21 +143,13 @@ def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, c
     pipe.send(outcomes)
 
 
-def _as_group(target, *args, **options):
-    """Run target in a group of processes of its own, to be hit as Ctrl-C in a terminal hits one."""
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-    target(*args, **options)
-
-
 class Victim:
     """A process that calls target(pipe, checkpoint, **options)."""
 
     def __init__(self, checkpoint, target=train_as_victim, **options):
         self.checkpoint = checkpoint
         self.pipe, theirs = FORK.Pipe(duplex=False)
-        args = (target, theirs, checkpoint)
-        self.process = FORK.Process(target=_as_group, args=args, kwargs=options)
+        self.process = FORK.Process(target=target, args=(theirs, checkpoint), kwargs=options)
         self.process.start()
         theirs.close()  # now only the victim holds it, and the workers that inherit it
 
