@@ -66,7 +66,7 @@ bench: $(READY)
 
 clean:
 	rm -rf build checkpoints results/runs/*.pt
-	find results data -name '.*.tmp' -delete
+	rm -f results/.*.tmp results/*/.*.tmp data/MNIST/raw/.*.tmp results/runs/*.lock
 
 $(READY): requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \

@@ -217,6 +217,10 @@ def test_the_next_host_is_asked_when_one_fails(files, serve, tmp_path, monkeypat
     assert len(bad.asked) == asked
     assert good.asked == list(files)
     assert on_disk(tmp_path) == files
+    for thread in [t for t in threading.enumerate() if "(receive)" in t.name]:
+        assert thread.daemon
+        thread.join(0 if manner == "dripping headers" else 5)
+        assert not thread.is_alive() or manner == "dripping headers"
 
 
 def test_a_slow_host_is_not_given_up(files, serve, tmp_path):
@@ -439,7 +443,8 @@ def test_a_file_that_another_process_has_just_repaired_is_left_alone(
 
     def judge_while_another_repairs(name, contents):
         problem = judge(name, contents)
-        (folder / TEST_IMAGES).write_bytes(files[TEST_IMAGES])
+        if problem:
+            (folder / name).write_bytes(files[name])
         return problem
 
     monkeypatch.setattr(mnist_files, "_problem", judge_while_another_repairs)

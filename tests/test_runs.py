@@ -24,7 +24,7 @@ from tests.helpers import CPU, PROJECT
 from tests.helpers import history as history_of
 from TrainingHelper import TrainingConfig, evaluate, fit, set_seed
 
-TIMEOUT = 180  # seconds for a few runs of two epochs on IMAGES images
+TIMEOUT = 100  # seconds for a few runs of two epochs on IMAGES images
 IMAGES = 320
 SMALL = {"epochs": 2, "train_images": IMAGES}
 
@@ -73,7 +73,9 @@ def start():
     started = []
 
     def start(folder, **arguments):
-        call = f"import study; run(folder={str(folder)!r}, **{ARGUMENTS | arguments!r})"
+        call = (
+            f"from study.runs import run; run(folder={str(folder)!r}, **{ARGUMENTS | arguments!r})"
+        )
         process = subprocess.Popen(
             [sys.executable, "-c", call],
             stdout=subprocess.PIPE,
@@ -127,7 +129,8 @@ def test_only_missing_runs_are_trained(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_bar_counts_epochs_of_all_runs_and_gives_the_time_left(tmp_path, start):
-    said, _ = start(tmp_path, jobs=2, variants=["v1", "v2"], seeds=[42]).communicate(timeout=TIMEOUT)
+    process = start(tmp_path, jobs=2, variants=["v1", "v2"], seeds=[42])
+    said, _ = process.communicate(timeout=TIMEOUT)
     shown = re.findall(r"(\d)/4 \[\d\d:\d\d<(\S+),", said)
     assert {count for count, _ in shown} == {"0", "1", "2", "3", "4"}
     assert all(left != "?" for count, left in shown if int(count) >= 2)
