@@ -393,7 +393,12 @@ def tensor_mutants(t):
     finite values, which nothing could tell, but for a mean of squares or steps below 0."""
     dtypes = "float64 float16 bfloat16 int64 int32 int16 uint8 bool complex64 float8_e4m3fn".split()
     found = {f"as {d}": t.to(getattr(torch, d)) for d in dtypes if getattr(torch, d) != t.dtype}
-    shapes = {"batched": t[None], "flat": t.flatten(), "empty": t.flatten()[:0], "none": t[..., None]}
+    shapes = {
+        "batched": t[None],
+        "flat": t.flatten(),
+        "empty": t.flatten()[:0],
+        "none": t[..., None],
+    }
     shapes |= {"twice": torch.cat([t.flatten()] * 2), "large": torch.zeros(10_000, dtype=t.dtype)}
     shapes |= {"swapped": t.transpose(0, -1) if t.ndim else t[None, None]}
     shapes |= {"vast": torch.zeros(1, dtype=t.dtype).expand(2**40)}
@@ -405,10 +410,19 @@ def tensor_mutants(t):
         for bad in ("nan", "inf", "-inf"):
             (spoilt := t.clone()).view(-1)[-1:] = float(bad) if t.is_contiguous() else torch.nan
             found[bad] = spoilt
-        found |= {"grad": t.clone().requires_grad_(), "jagged": torch.nested.nested_tensor([t.flatten()] * 2, layout=torch.jagged)}
+        found |= {
+            "grad": t.clone().requires_grad_(),
+            "jagged": torch.nested.nested_tensor([t.flatten()] * 2, layout=torch.jagged),
+        }
         found |= {"negated": torch.complex(t, -t).conj().imag}
     # The same values, lying elsewhere in memory.
-    found |= {"strided": torch.stack([t, t], -1)[..., 0], "contiguous": t.clone(memory_format=torch.contiguous_format)}
+    found |= {
+        "strided": torch.stack([t, t], -1)[..., 0],
+        "contiguous": t.clone(memory_format=torch.contiguous_format),
+    }
     if t.ndim == 4:
-        found |= {"channels last": t.clone(memory_format=torch.channels_last), "matrix": t.to_sparse().coalesce()}
+        found |= {
+            "channels last": t.clone(memory_format=torch.channels_last),
+            "matrix": t.to_sparse().coalesce(),
+        }
     return found
