@@ -300,7 +300,9 @@ def cluster(distributed):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the run that is tried again ends by SIGTERM: not yet understood")
+@pytest.mark.xfail(
+    run=False, reason="the run that is tried again ends by SIGTERM: not yet understood"
+)
 def test_a_cluster_gives_the_same_runs_though_a_worker_is_killed(
     tmp_path, undisturbed, start, cluster
 ):
