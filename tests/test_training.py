@@ -285,7 +285,9 @@ def test_one_thread_trains_unless_the_user_asks_for_more(omp, expected):
         assert torch.get_num_threads() == before
         TrainingHelper.get_device()
         print(torch.get_num_threads())"""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    # distributed, in another test of this process, may have left both behind.
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in threads}
     environment |= {"OMP_NUM_THREADS": omp} if omp else {}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True
