@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 import warnings
 import zipfile
@@ -206,11 +207,8 @@ def _fetch(names: list[str], folder: Path) -> Iterator[tuple[str, bytes]]:
             tried.append(f"  {source}: {str(error) or repr(error)}")
         if not missing:
             return
-    raise DataError(
-        "MNIST could not be fetched. Tried:\n"
-        + "\n".join(tried)
-        + f"\nPut {', '.join(missing)} (as they are or as .gz) into {folder.absolute()}."
-    )
+    advice = f"Put {', '.join(missing)} (as they are or as .gz) into {folder.absolute()}."
+    raise DataError("\n".join(["MNIST could not be fetched. Tried:", *tried, advice]))
 
 
 def _from_archive(folder: Path, name: str) -> Offers:
@@ -285,6 +283,8 @@ def _download(url: str) -> bytes:
                         raise OSError(f"it sends more than {MAX_BYTES:,} bytes")
         except Exception as error:
             failures.append(error)
+            if isinstance(error, urllib.error.HTTPError):  # which is an open response, too
+                error.close()
 
     thread = threading.Thread(target=receive, daemon=True)
     thread.start()
