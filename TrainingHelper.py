@@ -10,6 +10,7 @@ import copy
 import math
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -445,7 +446,7 @@ def _raise_unless_asked_for(
     error: BaseException, interrupts: Interrupts, epoch: int, checkpoint: str | Path | None
 ) -> None:
     """Raise what broke an epoch off, in words, unless the user's interrupt did."""
-    worker_died = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    worker_died = _is_of_a_dead_worker(error)
     # Workers that got the signal too may fail in many ways.
     if signal.SIGTERM in interrupts.arrived or (interrupts.arrived and worker_died):
         return
@@ -457,3 +458,11 @@ def _raise_unless_asked_for(
         ) from error
     if not isinstance(error, KeyboardInterrupt):
         raise error
+
+
+def _is_of_a_dead_worker(error: BaseException) -> bool:
+    """Whether torch says that a worker died, or the connection to it broke before torch looked."""
+    if isinstance(error, (ConnectionError, EOFError)):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        return frame.f_globals["__name__"].startswith("multiprocessing")
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)

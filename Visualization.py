@@ -36,6 +36,7 @@ _EXPECTED = {
     "image": (torch.uint8, (1, 28, 28), "pass one image as MNIST stores it"),
     "augmented": (None, (None, 1, 28, 28), "pass one or more augmentations of the image"),
     "logits": (None, (None, CLASSES), "pass the network's outputs for the images"),
+    "probabilities": (None, (CLASSES,), "pass what predict.read returns"),
     "labels": _DIGITS,
     "predictions": _DIGITS,
 }
@@ -403,4 +404,35 @@ def network(variants: Mapping[str, Variant] = VARIANTS) -> Figure:
             axes.plot(block + 0.97, y, marker="o", color=BLUE if rate else "0.75", mfc=face, ms=7)
         norm = "batch norm" if variant.batch_norm else ""
         axes.text(4.2, y, norm, va="center", fontsize=SMALL)
+    return figure
+
+
+def reading(picture: torch.Tensor, probabilities: Mapping[str, torch.Tensor]) -> Figure:
+    """The picture that the networks were given, and beside it how likely each takes each digit.
+
+    picture: uint8 [1, 28, 28]; probabilities: of one or more networks by name, float [10] each,
+    as predict.prepare and predict.read return them. Bars are in per cent, and labelled from 1 % on.
+
+    Raises ValueError if a tensor is not as described.
+    """
+    _check(image=picture)
+    figure = NotebookFigure(height=0.9 + 0.9 * len(probabilities))
+    grid = figure.add_gridspec(len(probabilities), 2, width_ratios=(1, 2))
+    given = figure.add_subplot(grid[:, 0])
+    given.imshow(picture[0].cpu().numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    given.set_axis_off()
+    given.set_title("what the networks are given", fontsize=SMALL)
+    for row, (name, likely) in enumerate(probabilities.items()):
+        _check(probabilities=likely)
+        percent = (100 * likely).tolist()
+        axes = figure.add_subplot(grid[row, 1])
+        bars = axes.bar(range(CLASSES), percent, color=BLUE)
+        labels = [f"{p:.0f} %" if 1 <= p < 99.5 else "> 99 %" if p >= 99.5 else "" for p in percent]
+        axes.bar_label(bars, labels, fontsize=SMALL, padding=1)
+        axes.set(xticks=range(CLASSES), yticks=(0, 100), ylim=(0, 135))
+        axes.tick_params(labelsize=SMALL, labelbottom=row == len(probabilities) - 1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        if row == 0:
+            axes.set_title("how likely each digit is (%)", fontsize=SMALL)
     return figure

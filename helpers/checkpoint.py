@@ -87,10 +87,9 @@ def differences(there: object, here: object, name: str = "") -> list[str]:
             return [f"{name} has {len(there)} entries there and {len(here)} here"]
         pairs = enumerate(zip(there, here, strict=True))
         return [d for i, (a, b) in pairs for d in differences(a, b, _join(name, i))]
-    if isinstance(here, torch.Tensor) and _is_plain(there):
-        kinds = [f"{tensor.dtype} {list(tensor.shape)}" for tensor in (there, here)]
-        if kinds[0] != kinds[1]:
-            return [f"{name} is {kinds[0]} there and {kinds[1]} here"]
+    if isinstance(here, torch.Tensor):
+        if _kind(there) != _kind(here):
+            return [f"{name} is {_kind(there)} there and {_kind(here)} here"]
         return [] if torch.isfinite(there).all() else [f"{name} holds NaN or infinity there"]
     if type(there) is type(here) and there == here:
         return []
@@ -102,10 +101,12 @@ def _join(name: str, key: object) -> str:
     return f"{name}.{key}" if name else key
 
 
-def _is_plain(value: object) -> bool:
-    """Whether it is a tensor as most are: no subclass, not sparse or nested, and with its data."""
-    return (
+def _kind(value: object) -> str:
+    """Dtype and shape of a tensor, unless it is an odd one: then, as of any other value, itself."""
+    if (
         type(value) is torch.Tensor
         and value.layout is torch.strided
         and not (value.is_nested or value.is_meta)
-    )
+    ):
+        return f"{value.dtype} {list(value.shape)}"
+    return reprlib.repr(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import random
 import sys
@@ -52,7 +51,7 @@ class TrainingConfig:
         for name in ("learning_rate", "weight_decay", "gamma", "min_delta"):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            valid = is_number and math.isfinite(value) and value >= 0
+            valid = is_number and 0 <= value <= sys.float_info.max
             _require(valid, name, value, "a finite number that is not negative")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         _require(0 < self.gamma <= 1, "gamma", self.gamma, "a number in (0, 1]")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study import one_run
+from study.one_run import in_process, snapshot
 
 SECONDS = 10  # that a scheduler and its first worker have to answer
 
@@ -30,17 +31,13 @@ def on_cluster(
     address: of the scheduler.
     tell: called with a run's name and its number of complete epochs, after each.
 
-    Raises RuntimeError if distributed is not installed, no scheduler answers, it has no worker, or
-    it goes away, or if several workers die of one run.
+    Raises RuntimeError if no scheduler answers, it has no worker, or it goes away, or if several
+    workers die of one run.
     """
-    try:
-        import cloudpickle
-        from distributed import Client, KilledWorker, get_worker
-        from distributed.comm import get_address_host_port
-    except ImportError as error:
-        raise RuntimeError(
-            "--scheduler needs dask.distributed: pip install -r requirements-dask.txt"
-        ) from error
+    import cloudpickle  # here, as they take a second to import
+    from distributed import Client, KilledWorker, get_worker
+    from distributed.comm import get_address_host_port
+
     try:
         get_address_host_port(address)  # Client refuses a bad one too, but then hangs at exit
         client = Client(address, timeout=SECONDS, set_as_default=False)
@@ -59,7 +56,7 @@ def on_cluster(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "code.zip")
             path.write_bytes(code)
-            return one_run.in_process(task, path, log)
+            return in_process(task, path, log)
 
     with client, tempfile.TemporaryDirectory() as folder:
         try:
@@ -70,7 +67,7 @@ def on_cluster(
                 f"{address} --nthreads 1 --nworkers -1"
             ) from error
         path = Path(folder, "code.zip")
-        one_run.snapshot(path)
+        snapshot(path)
         code = path.read_bytes()
         cloudpickle.register_pickle_by_value(one_run)
         client.subscribe_topic(topic, lambda event: tell(*event[1]))

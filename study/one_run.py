@@ -95,6 +95,7 @@ def in_process(
             answer = json.loads(line) if line.endswith("\n") else None  # None: it died writing
             if isinstance(answer, int):
                 tell(answer)
+        process.wait()  # it still lives, and its standard input must not end before it does
     if process.returncode != 0:
         raise RuntimeError(
             f"a worker process died (status {process.returncode}) in the run of {task['variant']} "

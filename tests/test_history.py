@@ -107,6 +107,10 @@ def test_an_interrupted_run_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def edited(**fields):
+    return lambda text: json.dumps(json.loads(text) | fields)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -122,6 +126,13 @@ def test_an_interrupted_run_is_not_saved(tmp_path):
         lambda text: text.replace('"variant"', '"extra": 1, "variant"'),
         lambda text: text.replace('"gamma"', '"gama"'),
         lambda text: text.replace('"mistakes": null', '"mistakes": [[3, 10]]'),
+        edited(config=[]),
+        edited(config={"epochs": "x"}),
+        edited(config={"gamma": 10**400}),
+        edited(epochs="x"),
+        edited(environment=None),
+        edited(environment={"threads": [1]}),
+        edited(train_images=0),
     ],
 )
 def test_a_file_that_holds_no_history_is_refused_by_name(tmp_path, damage):

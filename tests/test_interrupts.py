@@ -44,43 +44,37 @@ def wait_for(path, victim):
     assert path.exists()
 
 
-def hit_at_random_moments(number, count, alone, start, folders):
-    """Victims that a signal hit while they trained, so many, each resumed when it is done with.
-
-    Every other one is hit together with its workers. One that was faster does not count.
-    """
-    moments = random.Random(SEED)
-    hits = 0
-    for folder in itertools.islice(folders, 10 * count):
-        group, workers = ((False, 0), (True, 2), (False, 2), (True, 2))[hits % 4]
-        victim = start(folder / "run.ckpt", workers=workers)
-        wait_for(victim.checkpoint, victim)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@counts(3, 24)
+def test_a_signal_at_a_random_moment_costs_no_complete_epoch_and_leaves_no_process(
+    number, count, alone, start, places, tell
+):
+    """Ctrl-C ends fit with a history; SIGTERM takes its course once fit has put things in order."""
+    moments, hit = random.Random(SEED), []
+    for checkpoint in itertools.islice(places, 10 * count):
+        # Every other one is hit together with its workers.
+        group, workers = ((False, 0), (True, 2), (False, 2), (True, 2))[len(hit) % 4]
+        victim = start(checkpoint, workers=workers)
+        wait_for(checkpoint, victim)
         # In what is left of the run's time, and as often while its workers start.
         victim.ended(moments.uniform(0, moments.choice((0.1, 0.7)) * alone.seconds))
         victim.hit(number, group)
-        victim.ended()
-        if epochs_in(victim.checkpoint) < CONFIG.epochs:
-            hits += 1
-            yield victim
-            assert start(victim.checkpoint).outcomes() == [alone.result()]
-        if hits == count:
-            return
-    pytest.fail(f"only {hits} runs were hit before they ended")
-
-
-@counts(3, 24)
-def test_an_interrupt_at_a_random_moment_ends_with_complete_epochs(
-    count, alone, start, folders, tell
-):
-    for victim in hit_at_random_moments(signal.SIGINT, count, alone, start, folders):
-        [outcome] = victim.outcomes()
-        epochs = len(outcome["history"]["epochs"])
-        assert outcome == alone.result(epochs)
-        assert outcome["history"]["status"] == "interrupted"
-        assert epochs_in(victim.checkpoint) == epochs
-        assert half_written(victim.checkpoint.parent) == 0
-        assert victim.is_gone_with_its_workers(TIMEOUT)
-    tell(f"SIGINT {DRAWN}: {count} inflicted, {count} survived bit-identical")
+        code, epochs = victim.ended(), epochs_in(checkpoint)
+        if epochs == CONFIG.epochs:
+            continue  # it was faster
+        hit.append(victim)
+        if number == signal.SIGTERM:
+            assert code == -signal.SIGTERM
+        else:
+            assert victim.outcomes() == [alone.result(epochs)]
+        assert half_written(checkpoint) == 0
+        assert start(checkpoint).outcomes() == [alone.result()]
+        if len(hit) == count:
+            break
+    assert len(hit) == count, "the others ended before they were hit"
+    # A worker looks for its parent every five seconds.
+    assert all(victim.is_gone_with_its_workers(10) for victim in hit)
+    tell(f"{number.name} {DRAWN}: {count} inflicted, {count} survived bit-identical")
 
 
 @contextlib.contextmanager
@@ -105,20 +99,6 @@ def test_a_second_interrupt_ends_a_run_that_hangs(alone, start, tmp_path):
     assert victim.outcomes() == [alone.result(1)]
 
 
-@counts(3, 24)
-def test_a_run_terminated_at_a_random_moment_dies_of_it_and_resumes_later(
-    count, alone, start, folders, tell
-):
-    victims = []
-    for victim in hit_at_random_moments(signal.SIGTERM, count, alone, start, folders):
-        assert victim.ended() == -signal.SIGTERM
-        assert half_written(victim.checkpoint.parent) == 0
-        victims.append(victim)
-    # A worker looks for its parent every five seconds.
-    assert all(victim.is_gone_with_its_workers(10) for victim in victims)
-    tell(f"SIGTERM {DRAWN}: {count} inflicted, {count} survived bit-identical")
-
-
 # --- workers --------------------------------------------------------------------------------------
 
 
@@ -135,22 +115,34 @@ def workers_killed(model, number, workers):
 
 
 @counts(2, 12)
-def test_a_killed_worker_costs_the_epoch_and_nothing_else(count, alone, start, folders, tell):
+def test_a_killed_worker_costs_the_epoch_and_nothing_else(count, alone, start, places, tell):
     draw = random.Random(SEED)
-    for number, folder in zip(range(count), folders, strict=False):
+    for number, checkpoint in zip(range(count), places, strict=False):
         epoch = draw.randint(1, CONFIG.epochs)
         moment = (epoch - 1) * PASSES + draw.randint(1, STEPS - 1)
         fault = partial(workers_killed, number=moment, workers=1 + number % 2)
-        victim = start(folder / "run.ckpt", workers=2, fault=fault, calls=2)
+        victim = start(checkpoint, workers=2, fault=fault, calls=2)
         failed, resumed = victim.outcomes()
+        died = rf"RuntimeError\(.a worker process of the data loader died in epoch {epoch} \(.*"
         assert re.match(
-            rf"RuntimeError: a worker process of the data loader died in epoch {epoch} \(.*"
-            r"call fit again to resume from the checkpoint\.$",
-            failed["error"],
+            died + r"call fit again to resume from the checkpoint\..\)$", failed["error"]
         )
         assert failed["model"] == alone.states[epoch - 1]["model"]
         assert resumed == alone.result()
     tell(f"workers killed {DRAWN}: {count} runs hit, {count} survived bit-identical")
+
+
+def test_a_worker_whose_connection_breaks_is_one_that_died():
+    """Seen once in some 160 kills: torch had not yet looked whether the worker lives."""
+
+    def batches():
+        yield batch()
+        here, there = multiprocessing.Pipe()
+        there.close()
+        here.recv()
+
+    with pytest.raises(RuntimeError, match=r"worker process of the data loader died in epoch 1 \("):
+        fit(new_run().model, batches(), [batch()], CONFIG, CPU, progress=False)
 
 
 def train_then_lose_what_workers_there_are(pipe, checkpoint):
@@ -200,44 +192,40 @@ def batch(*shape, dtype=torch.float32, fill=0.0, labels=4):
     return images.to(dtype), labels
 
 
-BAD_BATCHES = {
-    "no channel": batch(4, 28, 28),
-    "three channels": batch(4, 3, 28, 28),
-    "too large": batch(4, 1, 32, 32),
-    "a chunk of batches": batch(2, 2, 1, 28, 28, labels=2),
-    "uint8": batch(dtype=torch.uint8),
-    "double": batch(dtype=torch.float64),
-    "half": batch(dtype=torch.float16),
-    "NaN": batch(fill=torch.nan),
-    "infinity": batch(fill=torch.inf),
-    "minus infinity": batch(fill=-torch.inf),
-    "int32 labels": (batch()[0], torch.arange(4, dtype=torch.int32)),
-    "float labels": batch(labels=[0.0, 1.0, 2.0, 3.0]),
-    "one-hot labels": batch(labels=[[0] * 10] * 4),
-    "a label too few": batch(labels=3),
-    "no image": (torch.zeros(0, 1, 28, 28), torch.arange(0)),
-    "a label of -1": batch(labels=[0, 1, -1, 2]),
-    "a label of 10": batch(labels=[0, 1, 10, 2]),
-    "not tensors": (batch()[0].numpy(), [0, 1, 2, 3]),
-    "three parts": (*batch(), 1),
-    "one part": (batch()[0],),
-    "nothing": None,
-}
+BAD_BATCHES = [
+    ("images that are torch.float32 [4, 28, 28]", batch(4, 28, 28)),
+    ("images that are torch.float32 [4, 3, 28, 28]", batch(4, 3, 28, 28)),
+    ("images that are torch.float32 [4, 1, 32, 32]", batch(4, 1, 32, 32)),
+    ("images that are torch.float32 [2, 2, 1, 28, 28]", batch(2, 2, 1, 28, 28, labels=2)),
+    ("images that are torch.uint8 [4, 1, 28, 28]", batch(dtype=torch.uint8)),
+    ("images that are torch.float64 [4, 1, 28, 28]", batch(dtype=torch.float64)),
+    ("images with NaN or infinity", batch(fill=torch.nan)),
+    ("images with NaN or infinity", batch(fill=torch.inf)),
+    ("images with NaN or infinity", batch(fill=-torch.inf)),
+    ("labels that are torch.int32 [4] for 4", (batch()[0], torch.arange(4, dtype=torch.int32))),
+    ("labels that are torch.float32 [4] for 4", batch(labels=[0.0, 1.0, 2.0, 3.0])),
+    ("labels that are torch.int64 [4, 10] for 4", batch(labels=[[0] * 10] * 4)),
+    ("labels that are torch.int64 [3] for 4", batch(labels=3)),
+    ("labels that are torch.int64 [0] for 0", (torch.zeros(0, 1, 28, 28), torch.arange(0))),
+    ("labels from -1 to 2", batch(labels=[0, 1, -1, 2])),
+    ("labels from 0 to 10", batch(labels=[0, 1, 10, 2])),
+    ("a tuple", (batch()[0].numpy(), [0, 1, 2, 3])),
+    ("a tuple", (*batch(), 1)),
+    ("a NoneType", None),
+]
 
 
 @pytest.mark.parametrize("loader", ["train", "test"])
-@pytest.mark.parametrize("bad", BAD_BATCHES)
-def test_a_malformed_batch_is_named_and_trains_nothing(bad, loader):
+@pytest.mark.parametrize(("said", "bad"), BAD_BATCHES)
+def test_a_malformed_batch_is_named_and_trains_nothing(said, bad, loader):
     loaders = {"train": [batch()] * 3, "test": [batch()] * 3}
-    loaders[loader] = [batch(), batch(), BAD_BATCHES[bad]]
+    loaders[loader] = [batch(), batch(), bad]
     model = new_run().model
     before = digest(model.state_dict())
-    found = "images with NaN or infinity" if "N" in bad or "infinity" in bad else ".*"
     expected = (
-        rf"^batch 3 of the {loader} loader holds {found}; expected a pair of images, finite "
-        r"float32 \[B, 1, 28, 28\], and labels, int64 \[B\] from 0 to 9\.$"
+        f"batch 3 of the {loader} loader holds {said}.*; expected a pair of images, finite float"
     )
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=expected.replace("[", r"\[")):
         fit(model, loaders["train"], loaders["test"], CONFIG, CPU, progress=False)
     assert digest(model.state_dict()) == before
 

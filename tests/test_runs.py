@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import distributed
 import pytest
 
 from DataPipeline import make_loaders
@@ -132,7 +133,8 @@ def test_the_bar_counts_epochs_of_all_runs_and_gives_the_time_left(tmp_path, sta
     process = start(tmp_path, jobs=2, variants=["v1", "v2"], seeds=[42])
     said, _ = process.communicate(timeout=TIMEOUT)
     shown = re.findall(r"(\d)/4 \[\d\d:\d\d<(\S+),", said)
-    assert {count for count, _ in shown} == {"0", "1", "2", "3", "4"}
+    counts = [int(count) for count, _ in shown]  # on a busy machine two epochs may end at once
+    assert counts == sorted(counts) and counts[-1] == 4 and len(set(counts)) >= 4
     assert all(left != "?" for count, left in shown if int(count) >= 2)
 
 
@@ -286,12 +288,7 @@ def test_a_seed_list_that_is_not_one_is_refused(tmp_path, capsys, seeds):
 
 
 @pytest.fixture
-def distributed():
-    return pytest.importorskip("distributed", reason="needs requirements-dask.txt")
-
-
-@pytest.fixture
-def cluster(distributed):
+def cluster():
     """Two worker processes and a scheduler on the loopback interface."""
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
@@ -300,9 +297,6 @@ def cluster(distributed):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    run=False, reason="the run that is tried again ends by SIGTERM: not yet understood"
-)
 def test_a_cluster_gives_the_same_runs_though_a_worker_is_killed(
     tmp_path, undisturbed, start, cluster
 ):
@@ -338,7 +332,7 @@ def kill_a_worker(cluster):
 
 
 @pytest.fixture
-def dask(tmp_path, distributed):
+def dask(tmp_path):
     """A scheduler and a worker, started as the README says, but where this project is not.
 
     Their processes, and the address.
@@ -360,13 +354,12 @@ def dask(tmp_path, distributed):
 def test_a_scheduler_that_goes_away_ends_the_study_in_one_sentence(tmp_path, start, dask):
     scheduler, _, address = dask
     process = start(tmp_path / "runs", scheduler=address)
-    wait_for(lambda: list((tmp_path / "runs").glob("*.json")))
+    wait_for(lambda: list((tmp_path / "runs").glob("*.json")) or process.poll() is not None)
     scheduler.kill()
     said, _ = process.communicate(timeout=TIMEOUT)
     assert f"the Dask scheduler at {address} is gone" in said.splitlines()[-1]
 
 
-@pytest.mark.usefixtures("distributed")
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_an_unreachable_scheduler_is_one_sentence(tmp_path, monkeypatch, address):
     monkeypatch.setattr(study_cluster, "SECONDS", 1)
@@ -376,7 +369,7 @@ def test_an_unreachable_scheduler_is_one_sentence(tmp_path, monkeypatch, address
     assert "\n" not in str(ended.value) and not list(tmp_path.iterdir())
 
 
-def test_a_scheduler_without_workers_is_one_sentence(tmp_path, monkeypatch, distributed):
+def test_a_scheduler_without_workers_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(study_cluster, "SECONDS", 1)
     with (
         distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as empty,

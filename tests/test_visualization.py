@@ -91,6 +91,7 @@ def drawn():
         "confusion_matrix": viz.confusion_matrix(labels, predictions),
         "confident_mistakes": viz.confident_mistakes(images, labels, logits),
         "digit_accuracy": viz.digit_accuracy(labels, predictions),
+        "reading": viz.reading(images[0], {"v1": logits[0].softmax(0), "v2": logits[1].softmax(0)}),
     }
     outputs = {name: DisplayFormatter().format(figure)[0] for name, figure in figures.items()}
     changed = {key for key, value in matplotlib.rcParams.items() if value != settings[key]}
@@ -468,3 +469,40 @@ def test_the_picture_of_the_network_shows_every_variants_dropout_and_every_block
     for block, convs in enumerate(LAYOUT):
         assert "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs) in written
         assert f"{receptive_fields()[block]}x{receptive_fields()[block]}" in written
+
+
+# reading
+
+
+def test_a_reading_shows_the_picture_as_given_beside_every_networks_ten_probabilities():
+    images, _, logits = make_digits(3)
+    probabilities = dict(zip(("v1", "v2", "final"), logits.softmax(dim=1), strict=True))
+    figure = viz.reading(images[0], probabilities)
+    given, *others = figure.axes
+    np.testing.assert_array_equal(given.images[0].get_array(), images[0, 0].numpy())
+    assert given.images[0].get_clim() == (0, 255)
+    assert [axes.get_ylabel() for axes in others] == list(probabilities)
+    for axes, likely in zip(others, probabilities.values(), strict=True):
+        np.testing.assert_allclose([bar.get_height() for bar in axes.patches], 100 * likely)
+        labelled = [digit for digit, text in enumerate(texts(axes)) if text]
+        assert labelled == (likely >= 0.01).nonzero().flatten().tolist()
+        assert axes.get_ylim()[1] > 100
+
+
+def test_a_reading_that_is_all_but_certain_is_not_called_100_per_cent():
+    likely = torch.full((10,), 0.0002)
+    likely[7] = 1 - likely[:9].sum()
+    axes = viz.reading(IMAGES[0], {"v1": likely}).axes[1]
+    assert texts(axes) == [""] * 7 + ["> 99 %", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("picture", "likely", "message"),
+    [
+        (IMAGES, LOGITS[0], r"image: got .*8 \[5, 1, 28, 28\]"),
+        (IMAGES[0], LOGITS, r"probabilities: got .*32 \[5, 10\]"),
+    ],
+)
+def test_a_reading_refuses_what_predict_does_not_return(picture, likely, message):
+    with pytest.raises(ValueError, match=message):
+        viz.reading(picture, {"v1": likely})

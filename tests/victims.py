@@ -9,6 +9,7 @@ A module of tests takes the fixtures by pytest_plugins = ["tests.victims"].
 
 import contextlib
 import hashlib
+import io
 import itertools
 import multiprocessing
 import multiprocessing.forkserver
@@ -18,8 +19,8 @@ import signal
 import sys
 import time
 import warnings
+from collections import namedtuple
 from dataclasses import asdict
-from typing import NamedTuple
 from unittest import mock
 
 import pytest
@@ -44,25 +45,18 @@ DRAWN = f"(FAULT_SEED={SEED})"
 # that a new one would take to import torch and to ask oneDNN what it is.
 environment(CPU)
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(
-    [__name__, "tests.test_checkpoints", "tests.test_interrupts", "torch._dynamo"]
-)
+FORK.set_forkserver_preload(["tests.test_checkpoints", "tests.test_interrupts", "torch._dynamo"])
 
 
 def counts(normal, torture):
     """Parametrizes a test with the number of faults to inflict."""
-    return pytest.mark.parametrize(
-        "count", [normal, pytest.param(torture, marks=pytest.mark.torture)]
-    )
+    more = pytest.param(torture, marks=pytest.mark.torture)
+    return pytest.mark.parametrize("count", [normal, more])
 
 
-class Run(NamedTuple):
-    """What fit takes, in its order."""
+# --- a small run ----------------------------------------------------------------------------------
 
-    model: torch.nn.Module
-    train_loader: object
-    test_loader: object
-    config: TrainingConfig
+Run = namedtuple("Run", "model train_loader test_loader config")  # what fit takes, in its order
 
 
 def new_run(config=CONFIG, variant="final", data=0, workers=0):
@@ -96,6 +90,18 @@ def train(run, checkpoint, progress=False):
     return digest({"model": run.model.state_dict(), "history": asdict(history)})
 
 
+def epochs_in(checkpoint):
+    """The complete epochs in a checkpoint, which must not be damaged; None if there is none."""
+    with warnings.catch_warnings(action="error"):
+        state = load_checkpoint(checkpoint)
+    return None if state is None else len(state["history"]["epochs"])
+
+
+def half_written(checkpoint):
+    """How many temporary files lie beside a checkpoint."""
+    return len(list(checkpoint.parent.glob(".*.tmp")))
+
+
 @contextlib.contextmanager
 def at_pass(model, number, action):
     """Do something when the model is called for the number-th time."""
@@ -112,6 +118,11 @@ def at_pass(model, number, action):
         handle.remove()
 
 
+def loaded(content):
+    """The state in a checkpoint's bytes."""
+    return torch.load(io.BytesIO(content[65:]))
+
+
 def left_alone(run, checkpoint):
     """Train with nothing happening; the checkpoint's bytes after each epoch, from 0; the digest."""
     files = []
@@ -121,6 +132,9 @@ def left_alone(run, checkpoint):
 
     with at_pass(run.model, 1, keep):
         return files, train(run, checkpoint, keep)
+
+
+# --- in a process of its own ----------------------------------------------------------------------
 
 
 def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, calls=1):
@@ -138,8 +152,7 @@ def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, c
             with context(run.model):
                 outcomes.append(train(run, checkpoint))
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            outcomes.append({"error": message, "model": digest(run.model.state_dict())})
+            outcomes.append({"error": repr(error), "model": digest(run.model.state_dict())})
     pipe.send(outcomes)
 
 
@@ -147,7 +160,6 @@ class Victim:
     """A process that calls target(pipe, checkpoint, **options)."""
 
     def __init__(self, checkpoint, target=train_as_victim, **options):
-        self.checkpoint = checkpoint
         self.pipe, theirs = FORK.Pipe(duplex=False)
         self.process = FORK.Process(target=target, args=(theirs, checkpoint), kwargs=options)
         self.process.start()
@@ -203,14 +215,9 @@ def start(fork_server):
 
 
 @pytest.fixture
-def folders(tmp_path):
-    """New empty folders, without end."""
-
-    def make(number):
-        (folder := tmp_path / f"run {number}").mkdir()
-        return folder
-
-    return map(make, itertools.count())
+def places(tmp_path):
+    """Paths for checkpoints, each in a folder that is not there yet, without end."""
+    return (tmp_path / f"run {number}" / "run.ckpt" for number in itertools.count())
 
 
 @pytest.fixture
@@ -224,12 +231,8 @@ def tell(capsys):
     return tell
 
 
-class Alone(NamedTuple):
+class Alone(namedtuple("Alone", "files states seconds")):
     """The run left alone: its checkpoint's bytes and digest after each epoch, from 0; its time."""
-
-    files: list
-    states: list
-    seconds: float
 
     def result(self, epochs=CONFIG.epochs):
         """What `train` gives after so many epochs."""
@@ -241,25 +244,8 @@ def alone(fork_server, tmp_path_factory):
     """The run left alone, here and as a victim that nothing happens to."""
     folder = tmp_path_factory.mktemp("alone")
     files, result = left_alone(new_run(), folder / "here")
-    states = []
-    for content in files:
-        (folder / "copy").write_bytes(content)
-        states.append(digest(load_checkpoint(folder / "copy")))
     started = time.perf_counter()
     assert Victim(folder / "there").outcomes() == [result]
-    run = Alone(files, states, time.perf_counter() - started)
+    run = Alone(files, [digest(loaded(f)) for f in files], time.perf_counter() - started)
     assert run.result() == result and len(files) == CONFIG.epochs + 1
     return run
-
-
-def epochs_in(checkpoint):
-    """The complete epochs in a checkpoint, which must not be damaged; None if there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        state = load_checkpoint(checkpoint)
-    return None if state is None else len(state["history"]["epochs"])
-
-
-def half_written(folder):
-    """How many temporary files there are."""
-    return len(list(folder.glob(".*.tmp")))

@@ -1,0 +1,123 @@
+"""Execute a notebook and show meanwhile what it prints, its progress bar included.
+
+python -m helpers.execute NOTEBOOK [--to FILE] [NAME=VALUE ...]
+
+jupyter execute shows nothing before the end, and papermill no bar, as that is a display which
+changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import logging
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from helpers.files import write_atomically
+
+
+class _LiveClient(NotebookClient):
+    """Prints what the cells print and, on a terminal, the line of text that a display updates."""
+
+    def process_message(self, msg: dict, cell: dict, cell_index: int) -> dict | None:
+        content = msg["content"]
+        if msg["msg_type"] == "stream":
+            _show_line("")
+            print(content["text"], end="", file=getattr(sys, content["name"]), flush=True)
+        elif msg["msg_type"] in ("display_data", "update_display_data"):
+            _show_line(content["data"].get("text/plain", ""))
+        return super().process_message(msg, cell, cell_index)
+
+
+def _show_line(text: str) -> None:
+    """Replace the terminal's last line; where stderr is no terminal, nothing."""
+    if sys.stderr.isatty():
+        text = text[: shutil.get_terminal_size().columns - 1]
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def execute(source: str | Path, target: str | Path, parameters: dict[str, Any]) -> None:
+    """Execute a notebook in the current folder and write it, with its outputs, once it is done.
+
+    The outputs are saved without times, paths and versions, so that the same run gives the same
+    file.
+
+    source: the notebook to read.
+    target: the file to write; it may be the same one.
+    parameters: values in place of those in the cell tagged "parameters".
+
+    Raises ValueError for a parameter that the notebook does not have, CellExecutionError if a cell
+    raises and DeadKernelError if the kernel dies; the target is then left alone.
+    """
+    notebook = nbformat.read(source, as_version=4)
+    for name, value in parameters.items():
+        _set_parameter(notebook, name, value)
+    client = _LiveClient(
+        notebook,
+        kernel_name="python3",
+        coalesce_streams=True,
+        # What a cell shows may arrive late on a busy machine, and would be lost without a word.
+        iopub_timeout=60,
+        raise_on_iopub_timeout=True,
+        # No advice on encryption, and no complaints of a kernel that is ended. What a cell raises
+        # does not come by the log.
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+    )
+    # client.execute would answer Ctrl-C itself, with a traceback from the middle of it.
+    try:
+        with client.setup_kernel():
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+    finally:
+        _show_line("")
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel}
+    for cell in notebook.cells:
+        cell.metadata = {key: cell.metadata[key] for key in cell.metadata if key == "tags"}
+    write_atomically(target, nbformat.writes(notebook).encode())
+
+
+def _set_parameter(notebook: nbformat.NotebookNode, name: str, value: object) -> None:
+    line = f"{name} = {value!r}"
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            cell.source, found = re.subn(rf"(?m)^{name} = .*", lambda _: line, cell.source)
+            if found:
+                return
+    raise ValueError(f"the notebook has no parameter {name!r} in a cell tagged parameters.")
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """NAME=VALUE as name and value; a VALUE that is no Python literal is a string."""
+    name, _, value = text.partition("=")
+    if not name.isidentifier() or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m helpers.execute", description=__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--to", type=Path, metavar="FILE", help="in place unless told")
+    parser.add_argument("parameters", nargs="*", type=_parameter, metavar="NAME=VALUE")
+    options = parser.parse_intermixed_args()
+    target = options.to or options.notebook
+    print(f"== {target}", flush=True)
+    try:
+        execute(options.notebook, target, dict(options.parameters))
+    except (CellExecutionError, DeadKernelError, OSError, ValueError) as error:
+        sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        logging.disable()  # asyncio would report the cell that was cut off
+        sys.exit(f"interrupted; {target} is as it was.")
