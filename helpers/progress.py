@@ -70,7 +70,7 @@ class Progress:
             unit="step",
             leave=False,
             disable=disable,
-            **({"file": self.line, "ncols": 110} if self.line else {}),
+            **({"file": self.line, "ncols": 88} if self.line else {}),
         )
         return self
 

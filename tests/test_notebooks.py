@@ -47,11 +47,10 @@ def shown(notebook, mimetype):
             yield output["data"][mimetype]
 
 
-def papermill(source, target, **parameters):
-    command = [sys.executable, "-m", "papermill", "--cwd", PROJECT, "--kernel", "python3"]
-    for name, value in parameters.items():
-        command += ["-p", name, str(value)]
-    return subprocess.run([*command, source, target], capture_output=True, text=True)
+def run_notebook(source, target, **parameters):
+    command = [sys.executable, "-m", "helpers.execute", source, "--to", target]
+    command += [f"{name}={value}" for name, value in parameters.items()]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
 
 
 def options(folder):
@@ -73,7 +72,7 @@ def quick(mnist, tmp_path_factory):
 
     def run(name):
         target = folder / NOTEBOOKS[name]
-        done = papermill(PROJECT / NOTEBOOKS[name], target, **options(folder))
+        done = run_notebook(PROJECT / NOTEBOOKS[name], target, **options(folder))
         assert done.returncode == 0, done.stderr
         return nbformat.read(target, as_version=4)
 
@@ -112,7 +111,7 @@ def test_run_all_trains_again_after_a_finished_run_and_resumes_after_a_crash(qui
     loaders = make_loaders(load_mnist(PROJECT / "data").first(IMAGES), config, num_workers=0)
     broken = fit(build("v1"), *loaders, config, CPU, folder / "v1.pt", progress=crash)
     assert len(broken.epochs) == 1
-    again = papermill(PROJECT / NOTEBOOKS["v1"], folder / "again.ipynb", **options(folder))
+    again = run_notebook(PROJECT / NOTEBOOKS["v1"], folder / "again.ipynb", **options(folder))
     assert again.returncode == 0, again.stderr
     printed = "".join(shown(nbformat.read(folder / "again.ipynb", as_version=4), "text/plain"))
     assert "v1.pt holds this run up to epoch 1: it resumes with 2" in printed
@@ -136,7 +135,7 @@ def test_a_quick_run_is_not_compared_with_the_publication(quick, name):
 )
 def test_a_run_that_does_not_belong_into_results_is_refused(mnist, tmp_path, parameters):
     before = guarded_files()
-    done = papermill(PROJECT / NOTEBOOKS["v1"], tmp_path / "v1.ipynb", **parameters)
+    done = run_notebook(PROJECT / NOTEBOOKS["v1"], tmp_path / "v1.ipynb", **parameters)
     assert done.returncode != 0 and "results/ is for full runs" in done.stderr
     assert guarded_files() == before
 
