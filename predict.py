@@ -19,7 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from DataPipeline import normalise
 from helpers.mnist_form import mnist_form
-from models import SmallMNISTNet4Block, load_weights
+from helpers.weights import load_weights
+from models import SmallMNISTNet4Block
 
 NAMES = ("v1", "v2", "final")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # EPS would run a program

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import center_of_mass
 
-from models import save_weights
+from helpers.weights import save_weights
 from predict import NAMES, as_text, load_networks, main, prepare, read
 from tests.helpers import PROJECT, build, history
 

@@ -10,7 +10,8 @@ import torch
 
 from DataPipeline import normalise
 from helpers.history import History
-from models import SmallMNISTNet4Block, load_weights, save_weights
+from helpers.weights import load_weights, save_weights
+from models import SmallMNISTNet4Block
 from tests.helpers import PROJECT, bits, build, history, same_bits
 
 
@@ -57,7 +58,8 @@ def test_the_metadata_say_which_run_trained_the_network(tmp_path):
 
 def test_equal_networks_give_equal_bytes_in_any_process(tmp_path):
     code = (
-        "import sys; from models import save_weights; from tests.helpers import build, history;"
+        "import sys; from helpers.weights import save_weights;"
+        "from tests.helpers import build, history;"
         "save_weights(build('v2'), sys.argv[1], history(variant='v2'))"
     )
     for name in ("a", "b"):
