@@ -37,16 +37,16 @@ def measured_rows():
         "{:,.0f}",
     )
     yield row(
-        "epoch 1, train accuracy",
+        "epoch 1, train accuracy, %",
         lambda p: p.epoch_1_train_accuracy,
         lambda h: h.epochs[0]["train_accuracy"],
-        "{:.2f} %",
+        "{:.2f}",
     )
     yield row(
-        "epoch 1, test accuracy",
+        "epoch 1, test accuracy, %",
         lambda p: p.epoch_1_test_accuracy,
         lambda h: h.epochs[0]["test_accuracy"],
-        "{:.2f} %",
+        "{:.2f}",
     )
     yield row(
         "first epoch at 99 %, 21 for never",
@@ -55,10 +55,10 @@ def measured_rows():
         "{:.1f}",
     )
     yield row(
-        "**final test accuracy**",
+        "**final test accuracy**, %",
         lambda p: p.final_accuracy,
         lambda h: h.final_accuracy,
-        "{:.2f} %",
+        "{:.2f}",
     )
     yield row("gap, test - train, points", lambda p: p.gap, lambda h: h.gap, "{:+.2f}")
 
