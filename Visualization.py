@@ -67,7 +67,7 @@ class NotebookFigure(Figure):
 def sample_digits(
     images: torch.Tensor, labels: torch.Tensor, columns: int = 10, rows: int = 2
 ) -> Figure:
-    """The first examples of each digit, one column a digit, from 0 on.
+    """The first examples of each digit, one column per digit, from 0.
 
     images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9.
     columns: how many digits, 1 to 10; rows: how many examples of each, at least 1. Where the data
@@ -78,7 +78,7 @@ def sample_digits(
     _check(images=images, labels=labels)
     if not 1 <= columns <= 10 or rows < 1:
         raise ValueError(
-            f"columns is {columns} and rows is {rows}; expected 1 to 10 columns (one a digit) and "
+            f"columns is {columns} and rows is {rows}; expected 1 to 10 columns (one per digit) and "
             "at least 1 row: choose numbers in these ranges."
         )
     found = [(labels == digit).nonzero().flatten()[:rows].tolist() for digit in range(columns)]
@@ -113,13 +113,13 @@ def augmentations(image: torch.Tensor, augmented: torch.Tensor) -> Figure:
 def training_curves(history: History) -> Figure:
     """Accuracy (%) and loss against the epoch, of the train and the test set.
 
-    The accuracy axis is stretched towards 100, so that the first epochs (about 70 %) and the
+    The accuracy axis is logarithmic in the error, so that the first epochs (about 70 %) and the
     differences that matter (98 to 100 %) are both in view. A vertical line between two epochs marks
     a change of the learning rate; a star the first epoch with a test accuracy of 99 % or more.
     The train values are taken with dropout and augmentation, and so may be worse than the test's.
 
-    history: its variant, seed, epochs (a record an epoch, numbered from 1; accuracies in per cent,
-    0 to 100) and first_epoch_at_99 (None if not reached) are read.
+    history: its variant, seed, epochs (one record per epoch, numbered from 1; accuracies in per
+    cent, 0 to 100) and first_epoch_at_99 (None if not reached) are read.
 
     Raises ValueError if there is no epoch, or a record is incomplete or not in per cent.
     """
@@ -155,7 +155,7 @@ def training_curves(history: History) -> Figure:
     stretch_axis(
         top, [record[key] for record in epochs for key in ("train_accuracy", "test_accuracy")]
     )
-    top.set_ylabel("accuracy (%)\naxis stretched towards 100")
+    top.set_ylabel("accuracy (%)\nlog scale of the error")
 
     bottom.set_ylabel("cross-entropy (nats)")
     if all(record[key] > 0 for record in epochs for key in ("train_loss", "test_loss")):
@@ -163,7 +163,7 @@ def training_curves(history: History) -> Figure:
         bottom.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         bottom.yaxis.set_minor_locator(NullLocator())
         bottom.yaxis.set_major_formatter("{x:g}")
-        bottom.set_ylabel("cross-entropy (nats)\nlogarithmic axis")
+        bottom.set_ylabel("cross-entropy (nats)\nlog scale")
     bottom.set_xlabel("epoch")
     bottom.set_xlim(0.5, len(epochs) + 0.5)
     whole = MaxNLocator(20, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)

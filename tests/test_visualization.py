@@ -250,14 +250,14 @@ def test_the_accuracy_axis_gives_the_last_points_room_and_is_labelled_in_per_cen
     axes.figure.draw_without_rendering()
     labels = {tick.get_text() for tick in axes.get_yticklabels()}
     assert {"70", "90", "99"} <= labels
-    assert "%" in axes.get_ylabel() and "stretched" in axes.get_ylabel()
+    assert "%" in axes.get_ylabel() and "log scale" in axes.get_ylabel()
 
 
 @pytest.mark.parametrize(("loss", "scale"), [(0.1, "log"), (0.0, "linear")])
 def test_the_loss_axis_is_logarithmic_unless_that_would_hide_a_loss_of_0(loss, scale):
     axes = viz.training_curves(make_history(3, first=None, test_loss=loss)).axes[1]
     assert axes.get_yscale() == scale
-    assert ("logarithmic" in axes.get_ylabel()) == (scale == "log")
+    assert ("log scale" in axes.get_ylabel()) == (scale == "log")
 
 
 @pytest.mark.filterwarnings("error")
