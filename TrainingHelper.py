@@ -12,7 +12,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from operator import length_hint
 from pathlib import Path
@@ -22,14 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers.batches import Loader, checked
 from helpers.checkpoint import differences, load_checkpoint, save_checkpoint
 from helpers.config import TrainingConfig, derive_seed, get_device, memory_format, set_seed
 from helpers.history import History, environment
 from helpers.interrupts import Interrupts
 from helpers.progress import Progress
-from models import CLASSES
-
-Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
 class EarlyStopping:
@@ -54,43 +52,6 @@ class EarlyStopping:
 # --- evaluation -----------------------------------------------------------------------------------
 
 
-def _batches(loader: Loader, device: torch.device, name: str) -> Iterator:
-    """The loader's batches on the device, each checked; raises ValueError if there is none."""
-    step = 0
-    for step, batch in enumerate(loader, 1):
-        if wrong := _wrong_with(batch):
-            raise ValueError(
-                f"batch {step} of the {name} loader holds {wrong}; expected a pair of images, "
-                "finite float32 [B, 1, 28, 28], and labels, int64 [B] from 0 to 9."
-            )
-        images, labels = batch
-        yield (
-            images.to(device, non_blocking=True, memory_format=memory_format(device)),
-            labels.to(device, non_blocking=True),
-        )
-    if step == 0:
-        raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
-
-
-def _wrong_with(batch: object) -> str | None:
-    """What about a batch is not as the network takes it, or None."""
-    match batch:
-        case [torch.Tensor() as images, torch.Tensor() as labels]:
-            pass
-        case _:
-            return f"a {type(batch).__name__}"
-    if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1:] != (1, 28, 28):
-        return f"images that are {images.dtype} {list(images.shape)}"
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
-        return f"labels that are {labels.dtype} {list(labels.shape)} for {len(images)} images"
-    # To look at values on an accelerator would make the host wait for it in every step.
-    if labels.device.type == "cpu" and not (labels.min() >= 0 and labels.max() < CLASSES):
-        return f"labels from {labels.min()} to {labels.max()}"
-    if images.device.type == "cpu" and not images.abs().amax().isfinite():
-        return "images with NaN or infinity"
-    return None
-
-
 def predict(
     model: nn.Module, loader: Loader, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +64,7 @@ def predict(
     model.eval()
     try:
         with torch.inference_mode():
-            pairs = [(model(x), y) for x, y in _batches(loader, device, "test")]
+            pairs = [(model(x), y) for x, y in checked(loader, device, "test")]
     finally:
         model.train(was_training)
     logits, labels = zip(*pairs, strict=True)
@@ -381,7 +342,7 @@ def fit(
                     train_loader.set_epoch(epoch)
 
                 learning_rate = run.optimizer.param_groups[0]["lr"]
-                batches = interrupts.between(_batches(train_loader, device, "train"))
+                batches = interrupts.between(checked(train_loader, device, "train"))
                 train_loss, train_accuracy, images = _train_epoch(
                     model, run.optimizer, batches, epoch, show
                 )

@@ -78,8 +78,8 @@ def sample_digits(
     _check(images=images, labels=labels)
     if not 1 <= columns <= 10 or rows < 1:
         raise ValueError(
-            f"columns is {columns} and rows is {rows}; expected 1 to 10 columns (one per digit) and "
-            "at least 1 row: choose numbers in these ranges."
+            f"columns is {columns} and rows is {rows}; expected 1 to 10 columns, one per "
+            "digit, and at least 1 row: choose numbers in these ranges."
         )
     found = [(labels == digit).nonzero().flatten()[:rows].tolist() for digit in range(columns)]
     cells = []

@@ -1,0 +1,56 @@
+"""Batches on their way from a loader to the network: what they must be, checked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from helpers.config import memory_format
+from models import CLASSES
+
+Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+def checked(
+    loader: Loader, device: torch.device, name: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The loader's batches on the device, each checked before it is used.
+
+    name: "train" or "test", for messages.
+
+    Raises ValueError for a batch that is not as the network takes it, and if there is none.
+    """
+    step = 0
+    for step, batch in enumerate(loader, 1):
+        if wrong := _wrong_with(batch):
+            raise ValueError(
+                f"batch {step} of the {name} loader holds {wrong}; expected a pair of images, "
+                "finite float32 [B, 1, 28, 28], and labels, int64 [B] from 0 to 9."
+            )
+        images, labels = batch
+        yield (
+            images.to(device, non_blocking=True, memory_format=memory_format(device)),
+            labels.to(device, non_blocking=True),
+        )
+    if step == 0:
+        raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
+
+
+def _wrong_with(batch: object) -> str | None:
+    """What about a batch is not as the network takes it, or None."""
+    match batch:
+        case [torch.Tensor() as images, torch.Tensor() as labels]:
+            pass
+        case _:
+            return f"a {type(batch).__name__}"
+    if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1:] != (1, 28, 28):
+        return f"images that are {images.dtype} {list(images.shape)}"
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
+        return f"labels that are {labels.dtype} {list(labels.shape)} for {len(images)} images"
+    # To look at values on an accelerator would make the host wait for it in every step.
+    if labels.device.type == "cpu" and not (labels.min() >= 0 and labels.max() < CLASSES):
+        return f"labels from {labels.min()} to {labels.max()}"
+    if images.device.type == "cpu" and not images.abs().amax().isfinite():
+        return "images with NaN or infinity"
+    return None
