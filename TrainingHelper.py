@@ -96,17 +96,18 @@ class _Run:
     ) -> None:
         self.model = model.to(device, memory_format=memory_format(device))
         self.config = config
+        self.steps = data["train"]["batches"]
         variant = getattr(model, "variant", type(model).__name__)
         network = {
             "variant": variant,
             "parameters": [[name, list(p.shape)] for name, p in model.named_parameters()],
             "modules": repr(model),
         }
-        self.identity = {"network": network, "config": asdict(config), "data": data}
+        self.identity = {"network": network, "config": config.as_dict(), "data": data}
         self.history = History(
             variant=variant,
             seed=config.seed,
-            config=asdict(config),
+            config=config.as_dict(),
             environment=environment(device),
         )
         self.start()
@@ -121,17 +122,22 @@ class _Run:
             weight_decay=config.weight_decay,
             fused=None if on_mps else True,
         )
-        self.scheduler = torch.optim.lr_scheduler.StepLR(
-            self.optimizer, config.step_size, config.gamma
-        )
+        self.scheduler = _schedule(self.optimizer, config, self.steps)
         self.history.epochs = []
         self.history.status = "interrupted"
+
+    def end_step(self) -> None:
+        """Take the schedule's step after a batch, if it takes one."""
+        last = self.config.epochs * self.steps - 1
+        if self.config.schedule == "one-cycle" and self.scheduler.last_epoch < last:
+            self.scheduler.step()
 
     def end_epoch(self, record: dict[str, float]) -> None:
         """Note the epoch, and take the schedule's and early stopping's step."""
         self.history.epochs.append(record)
         self.history.status = _status(self.history.epochs, self.config)
-        self.scheduler.step()
+        if self.config.schedule == "step":
+            self.scheduler.step()
 
     def state(self) -> dict:
         """The run as it stands, copied."""
@@ -167,6 +173,8 @@ class _Run:
             warnings.simplefilter("ignore")
             for record in records:
                 if self.history.status == "interrupted":
+                    for _ in range(self.steps):
+                        self.end_step()
                     rate = self.optimizer.param_groups[0]["lr"]
                     self.end_epoch({**record, "learning_rate": rate})
 
@@ -237,6 +245,27 @@ class _Run:
         return []
 
 
+def _schedule(
+    optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate's schedule: StepLR steps once per epoch, OneCycleLR after each batch.
+
+    OneCycleLR (Smith and Topin 2018, arXiv:1708.07120) is torch's. It leaves Adam's momentum alone,
+    so that only the rate differs.
+
+    steps: batches per epoch.
+    """
+    if config.schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, config.gamma)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        config.learning_rate,
+        total_steps=config.epochs * steps,
+        pct_start=config.warm_up,
+        cycle_momentum=False,
+    )
+
+
 def _status(records: list[dict[str, float]], config: TrainingConfig) -> str:
     """What early stopping and the number of epochs say of a run with these records."""
     stopping = EarlyStopping(config.patience, config.min_delta)
@@ -247,21 +276,18 @@ def _status(records: list[dict[str, float]], config: TrainingConfig) -> str:
 
 
 def _train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable,
-    epoch: int,
-    show: Progress,
+    run: _Run, batches: Iterable, epoch: int, show: Progress
 ) -> tuple[float, float, int]:
     """Mean loss, accuracy (per cent) and number of the images of one epoch of training."""
     losses, hits, sizes = [], [], []
-    model.train()
+    model, optimizer = run.model.train(), run.optimizer
     for images, labels in batches:
         optimizer.zero_grad(set_to_none=True)
         logits = model(images)
         loss = F.cross_entropy(logits, labels)
         loss.backward()
         optimizer.step()
+        run.end_step()
         losses.append(loss.detach())
         hits.append((logits.detach().argmax(1) == labels).sum())
         sizes.append(len(labels))
@@ -287,7 +313,7 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool | Callable[[History], None] = True,
 ) -> History:
-    """Train by the protocol of config: Adam, StepLR, early stopping on the test loss.
+    """Train by the protocol of config: Adam, its schedule, early stopping on the test loss.
 
     model: trained in place, and left on the device with the weights of the last complete epoch,
         however fit ends.
@@ -323,6 +349,11 @@ def fit(
             "a checkpoint must know its data, and a loader has no attribute checksum: make the "
             "loaders by make_loaders, give them one, or leave the checkpoint out."
         )
+    if config.schedule == "one-cycle" and not data["train"]["batches"]:
+        raise ValueError(
+            "the one-cycle schedule must know how many batches an epoch has, and the train loader "
+            'has no length: give it one, or train by the schedule "step".'
+        )
     run = _Run(model, config, device, data)
     history = run.history
     show = Progress(progress, history, length_hint(train_loader))
@@ -341,11 +372,8 @@ def fit(
                 if hasattr(train_loader, "set_epoch"):
                     train_loader.set_epoch(epoch)
 
-                learning_rate = run.optimizer.param_groups[0]["lr"]
                 batches = interrupts.between(checked(train_loader, device, "train"))
-                train_loss, train_accuracy, images = _train_epoch(
-                    model, run.optimizer, batches, epoch, show
-                )
+                train_loss, train_accuracy, images = _train_epoch(run, batches, epoch, show)
                 logits, labels = predict(model, test_loader, device)
                 test_loss, test_accuracy = _loss_and_accuracy(logits, labels)
                 if not math.isfinite(test_loss):
@@ -360,7 +388,7 @@ def fit(
                         "test_loss": test_loss,
                         "train_accuracy": train_accuracy,
                         "test_accuracy": test_accuracy,
-                        "learning_rate": learning_rate,
+                        "learning_rate": run.optimizer.param_groups[0]["lr"],
                         "seconds": time.perf_counter() - started,
                     }
                 )

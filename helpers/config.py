@@ -7,12 +7,14 @@ import ctypes
 import os
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
 SEEDS = range(2**32)  # NumPy's
+# Per schedule, what means nothing to it; "step" is older than its name, which no file holds.
+UNUSED = {"step": ("schedule", "warm_up"), "one-cycle": ("step_size", "gamma")}
 
 
 def is_int(value: object) -> bool:
@@ -42,19 +44,28 @@ class TrainingConfig:
     gamma: float = 0.1  # ... by this factor
     patience: int = 10  # epochs without improvement before early stopping
     min_delta: float = 0.001  # test loss has to fall by more than this to count
+    schedule: str = "step"  # or "one-cycle", whose highest rate is learning_rate
+    warm_up: float = 0.3  # one-cycle: the share of the run's steps until the rate is highest
 
     def __post_init__(self) -> None:
         _require_seed(self.seed)
         for name in ("epochs", "batch_size", "step_size", "patience"):
             value = getattr(self, name)
             _require(is_int(value) and value >= 1, name, value, "an integer of at least 1")
-        for name in ("learning_rate", "weight_decay", "gamma", "min_delta"):
+        for name in ("learning_rate", "weight_decay", "gamma", "min_delta", "warm_up"):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             valid = is_number and 0 <= value <= sys.float_info.max
             _require(valid, name, value, "a finite number that is not negative")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         _require(0 < self.gamma <= 1, "gamma", self.gamma, "a number in (0, 1]")
+        known = " or ".join(map(repr, UNUSED))
+        _require(self.schedule in UNUSED, "schedule", self.schedule, known)
+        _require(0 < self.warm_up < 1, "warm_up", self.warm_up, "a number between 0 and 1")
+
+    def as_dict(self) -> dict[str, int | float | str]:
+        """The values as a run's files hold them: without those that its schedule does not use."""
+        return {k: v for k, v in asdict(self).items() if k not in UNUSED[self.schedule]}
 
 
 def get_device(preferred: str | torch.device | None = None) -> torch.device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from itertools import product
 from math import exp, log
 from pathlib import Path
@@ -120,7 +119,7 @@ def check(runs: Runs, folder: str | Path) -> None:
 
 def _fault(history: History) -> str | None:
     """What the protocol does not allow in a run, or None."""
-    for key, value in asdict(TrainingConfig(history.seed)).items():
+    for key, value in TrainingConfig(history.seed).as_dict().items():
         if history.config[key] != value:
             return f"with {key} {history.config[key]}, where the protocol has {value}"
     if history.train_images != TRAIN_IMAGES:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -116,7 +115,7 @@ def _refuse_a_mixture(
     """Raise ValueError if a folder's runs are not by this protocol, or on other images."""
     for (variant, seed), history in there.items():
         found = history.config, history.train_images or train_images  # None in older files
-        expected = asdict(TrainingConfig(seed, epochs)), train_images
+        expected = TrainingConfig(seed, epochs).as_dict(), train_images
         if found != expected:
             raise ValueError(
                 f"{folder / f'{variant}-{seed}.json'} holds a run by {found[0]} on {found[1]} "
@@ -154,7 +153,7 @@ def _train(
                 others += 1
                 bar.total -= config.epochs
                 continue
-            task = {"variant": variant, "config": asdict(config), "train_images": train_images}
+            task = {"variant": variant, "config": config.as_dict(), "train_images": train_images}
             if not elsewhere:
                 task["checkpoint"] = str(path.with_suffix(".pt").absolute())
             under_way[submit(name, task)] = path, claim

@@ -3,7 +3,6 @@
 Import it as tests.helpers.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,7 @@ def history(accuracies=(98.0, 99.5), variant="v1", seed=42, *, config=None, **fi
     ]
     fields = {
         "status": "finished",
-        "config": asdict(TrainingConfig(seed, **(config or {}))),
+        "config": TrainingConfig(seed, **(config or {})).as_dict(),
         "environment": {"python": "3", "device": "cpu", "threads": 1},
         "epochs": epochs,
         **fields,

@@ -296,6 +296,14 @@ def test_a_checkpoint_from_another_environment_resumes_with_a_warning(name, tmp_
         assert train(tiny_run(), tmp_path / "run.ckpt")["model"] == result["model"]
 
 
+def test_a_one_cycle_run_resumes_where_its_rate_was(tmp_path):
+    config = replace(CONFIG, schedule="one-cycle", learning_rate=0.01)
+    files, result = left_alone(tiny_run(config=config), tmp_path / "run.ckpt")
+    for content in files:
+        (tmp_path / "run.ckpt").write_bytes(content)
+        assert train(tiny_run(config=config), tmp_path / "run.ckpt") == result
+
+
 def test_a_loader_without_a_length_resumes_too(tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingHelper, "length_hint", lambda _: 0)
     files, result = left_alone(tiny_run(), tmp_path / "run.ckpt")

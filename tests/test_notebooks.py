@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import nbformat
 import pytest
@@ -192,7 +191,7 @@ def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
 def test_committed_results_are_whole_runs_by_the_published_protocol(name):
     history = History.load(PROJECT / "results" / f"{name}.json")
     assert history.variant == name and history.seed == 42
-    assert history.config == asdict(TrainingConfig())
+    assert history.config == TrainingConfig().as_dict()
     assert history.status in ("finished", "early stopping")
     assert (len(history.epochs) == 20) == (history.status == "finished")
     assert history.environment["torch"] == "2.8.0"

@@ -40,10 +40,12 @@ def train(data, config, name="final", **options):
 # --- fit ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["v1", "final"])
-def test_fit_does_what_the_plain_loop_does(small, name):
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("v1", "step"), ("final", "step"), ("none_bn", "one-cycle")]
+)
+def test_fit_does_what_the_plain_loop_does(small, name, schedule):
     """The loop every reader would write, with the same batches and the same dropout masks."""
-    config = TrainingConfig(epochs=3, step_size=2, weight_decay=0.1)
+    config = TrainingConfig(epochs=3, step_size=2, weight_decay=0.1, schedule=schedule)
     small = small.first(300)  # so that the last batch is a smaller one
     ours, history = train(small, config, name)
 
@@ -51,7 +53,12 @@ def test_fit_does_what_the_plain_loop_does(small, name):
     model = build(name).to(memory_format=torch.channels_last)
     train_loader, test_loader = make_loaders(small, config, CPU, num_workers=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001, weight_decay=0.1, fused=True)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
+    if schedule == "step":
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
+    else:
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 0.001, epochs=3, steps_per_epoch=10, cycle_momentum=False
+        )
     for epoch in (1, 2, 3):
         torch.manual_seed(derive_seed(42, epoch))
         train_loader.set_epoch(epoch)
@@ -63,12 +70,15 @@ def test_fit_does_what_the_plain_loop_does(small, name):
             loss = F.cross_entropy(logits, labels)
             loss.backward()
             optimizer.step()
+            if schedule == "one-cycle" and scheduler.last_epoch < 29:
+                scheduler.step()
             loss_sum += loss.item() * len(labels)
             hits += (logits.argmax(1) == labels).sum().item()
             seen += len(labels)
         record = history.epochs[epoch - 1]
         assert record["learning_rate"] == scheduler.get_last_lr()[0]
-        scheduler.step()
+        if schedule == "step":
+            scheduler.step()
         assert record["train_loss"] == pytest.approx(loss_sum / seen)
         assert record["train_accuracy"] == pytest.approx(100 * hits / seen)
         model.eval()
@@ -177,6 +187,29 @@ def test_the_learning_rate_drops_when_the_protocol_says(small):
     _, history = train(data, TrainingConfig(epochs=15, patience=15))
     rates = [record["learning_rate"] for record in history.epochs]
     assert rates == pytest.approx([1e-3] * 7 + [1e-4] * 7 + [1e-5])
+
+
+def test_one_cycle_climbs_to_its_maximum_and_falls_to_next_to_nothing(small):
+    """From a 25th of it, by half a cosine; then by another to a 250,000th."""
+    cycle = {"schedule": "one-cycle", "learning_rate": 0.01, "warm_up": 0.25}
+    _, history = train(small.first(64), TrainingConfig(epochs=8, **cycle))  # 16 steps
+
+    def half_cosine(start, end, share):
+        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+    steps = [2, 4, 6, 8, 10, 12, 14, 15]  # the highest rate is that of step 3, from 0
+    assert [record["learning_rate"] for record in history.epochs] == pytest.approx(
+        [half_cosine(0.01 / 25, 0.01, 2 / 3)]
+        + [half_cosine(0.01, 0.01 / 250_000, (step - 3) / 12) for step in steps[1:]]
+    )
+
+
+def test_one_cycle_must_know_how_long_an_epoch_is(small):
+    _, batches = make_loaders(small, TrainingConfig(), CPU, num_workers=0)
+    without_length = (batch for batch in batches)
+    config = TrainingConfig(schedule="one-cycle")
+    with pytest.raises(ValueError, match=r"how many batches an epoch has, and .* give it one, or"):
+        fit(build(), without_length, batches, config, CPU, progress=False)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(small):
@@ -326,7 +359,7 @@ def test_derived_seeds_differ_for_every_epoch_and_chunk():
 
 
 def test_the_defaults_are_the_published_protocol():
-    assert dataclasses.asdict(TrainingConfig()) == {
+    assert TrainingConfig().as_dict() == {
         "seed": 42,
         "epochs": 20,
         "batch_size": 32,
@@ -339,6 +372,12 @@ def test_the_defaults_are_the_published_protocol():
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainingConfig().epochs = 3
+
+
+def test_a_config_is_what_its_dict_says_whatever_the_schedule():
+    for config in (TrainingConfig(7, 3), TrainingConfig(7, 3, schedule="one-cycle", warm_up=0.2)):
+        assert TrainingConfig(**config.as_dict()) == config
+    assert "step_size" not in config.as_dict() and config.as_dict()["schedule"] == "one-cycle"
 
 
 @pytest.mark.parametrize(
@@ -359,6 +398,9 @@ def test_the_defaults_are_the_published_protocol():
         {"gamma": 1.5},
         {"patience": 0},
         {"min_delta": math.nan},
+        {"schedule": "cosine"},
+        {"warm_up": 0},
+        {"warm_up": 1.0},
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(nonsense):
