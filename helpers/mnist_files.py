@@ -89,6 +89,14 @@ class MNIST(NamedTuple):
             train_labels=self.train_labels[:train_images],
         )
 
+    def held_out(self) -> MNIST:
+        """To choose settings by: 10,000 training images, the last, in place of the test set.
+
+        They are trained on no more, and the test images are not there at all.
+        """
+        images, labels = self.train_images, self.train_labels
+        return MNIST(images[:-10_000], labels[:-10_000], images[-10_000:], labels[-10_000:])
+
 
 def load_mnist(root: str | Path = "data") -> MNIST:
     """MNIST from the disk, after fetching what is missing.

@@ -30,6 +30,7 @@ def train(
     config: TrainingConfig,
     checkpoint: str | Path | None = None,
     train_images: int = 60_000,
+    held_out: bool = False,
     progress: bool | Callable[[History], None] = False,
 ) -> History:
     """Train one variant as in the notebooks, without loader workers, and return its history.
@@ -39,12 +40,14 @@ def train(
     variant: a name in models.VARIANTS.
     config: with the run's seed.
     checkpoint, progress: as for fit.
-    train_images: the first so many, for tests.
+    train_images: the first so many; 50,000 are all with held_out.
+    held_out: whether to test on 10,000 training images, as MNIST.held_out has it.
 
     Raises what load_mnist and fit raise.
     """
     device = get_device()
-    loaders = make_loaders(load_mnist().first(train_images), config, device, num_workers=0)
+    data = load_mnist().held_out() if held_out else load_mnist()
+    loaders = make_loaders(data.first(train_images), config, device, num_workers=0)
     set_seed(config.seed)
     model = VARIANTS[variant].network()
     history = fit(model, *loaders, config, device, checkpoint, progress)

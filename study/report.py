@@ -120,8 +120,8 @@ def check(runs: Runs, folder: str | Path) -> None:
 def _fault(history: History) -> str | None:
     """What the protocol does not allow in a run, or None."""
     for key, value in TrainingConfig(history.seed).as_dict().items():
-        if history.config[key] != value:
-            return f"with {key} {history.config[key]}, where the protocol has {value}"
+        if (found := history.config.get(key)) != value:
+            return f"with {key} {found}, where the protocol has {value}"
     if history.train_images != TRAIN_IMAGES:
         return f"with {history.train_images} training images, where the protocol has {TRAIN_IMAGES}"
     if history.mistakes is None or history.clean_train is None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,8 +65,9 @@ def run(
     folder: str | Path = RUNS,
     jobs: int | None = None,
     scheduler: str | None = None,
-    epochs: int = 20,
+    config: TrainingConfig | None = None,
     train_images: int = 60_000,
+    held_out: bool = False,
 ) -> None:
     """Train every variant with every seed that a folder does not hold yet, seed by seed.
 
@@ -77,7 +79,9 @@ def run(
     folder: of the runs.
     jobs: how many runs side by side on this machine; None for one per core.
     scheduler: the address of a Dask scheduler, to run on its workers instead, without checkpoints.
-    epochs, train_images: fewer than the protocol's, for tests.
+    config: its seed does not matter; the protocol's unless given.
+    train_images: the first so many; 50,000 are all with held_out.
+    held_out: whether to test on 10,000 training images, as MNIST.held_out has it.
 
     Raises ValueError, before any training, for an unknown variant, a variant or seed named twice,
     jobs under 1, and a folder with another kind of JSON file or runs of another config or on other
@@ -92,8 +96,9 @@ def run(
         raise ValueError(f"there is no variant {unknown[0]!r}; choose from {', '.join(VARIANTS)}.")
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}; expected at least 1, the runs side by side.")
-    wanted = [(v, TrainingConfig(seed, epochs)) for seed in seeds for v in variants]
-    _refuse_a_mixture(load_runs(folder), folder, epochs, train_images)
+    config = config or TrainingConfig()
+    wanted = [(v, replace(config, seed=seed)) for seed in seeds for v in variants]
+    _refuse_a_mixture(load_runs(folder), folder, config, train_images)
     missing = [(v, c) for v, c in wanted if not (folder / f"{v}-{c.seed}.json").exists()]
     if not missing:
         print(f"all {len(wanted)} runs are in {folder}")
@@ -102,20 +107,24 @@ def run(
     if not scheduler:
         load_mnist()  # fetched once, here, and not by every process at the same time
     done = len(wanted) - len(missing)
+    epochs, how = config.epochs, {"train_images": train_images, "held_out": held_out}
     with tqdm(total=epochs * len(wanted), initial=epochs * done, unit="epoch") as bar:
         tell = partial(_count, bar, {})
         place = on_cluster(scheduler, tell) if scheduler else on_this_machine(jobs, tell)
         with place as (submit, capacity):
-            _train(missing, folder, train_images, submit, capacity, bar, bool(scheduler))
+            _train(missing, folder, how, submit, capacity, bar, bool(scheduler))
 
 
 def _refuse_a_mixture(
-    there: dict[tuple[str, int], History], folder: Path, epochs: int, train_images: int
+    there: dict[tuple[str, int], History],
+    folder: Path,
+    config: TrainingConfig,
+    train_images: int,
 ) -> None:
-    """Raise ValueError if a folder's runs are not by this protocol, or on other images."""
+    """Raise ValueError if a folder's runs are not by this config, or on other images."""
     for (variant, seed), history in there.items():
         found = history.config, history.train_images or train_images  # None in older files
-        expected = TrainingConfig(seed, epochs).as_dict(), train_images
+        expected = replace(config, seed=seed).as_dict(), train_images
         if found != expected:
             raise ValueError(
                 f"{folder / f'{variant}-{seed}.json'} holds a run by {found[0]} on {found[1]} "
@@ -133,7 +142,7 @@ def _count(bar: tqdm, seen: dict[str, int], name: str, epochs: int) -> None:
 def _train(
     missing: list[tuple[str, TrainingConfig]],
     folder: Path,
-    train_images: int,
+    how: dict,
     submit: Callable[[str, dict], Future],
     capacity: Callable[[], int],
     bar: tqdm,
@@ -153,7 +162,7 @@ def _train(
                 others += 1
                 bar.total -= config.epochs
                 continue
-            task = {"variant": variant, "config": config.as_dict(), "train_images": train_images}
+            task = {"variant": variant, "config": config.as_dict(), **how}
             if not elsewhere:
                 task["checkpoint"] = str(path.with_suffix(".pt").absolute())
             under_way[submit(name, task)] = path, claim

@@ -61,6 +61,12 @@ def test_first_takes_training_images_only(mnist):
     assert len(mnist.first(60_000).train_images) == 60_000
 
 
+def test_what_is_held_out_is_trained_on_no_more_and_no_test_image_is_there(mnist):
+    held_out = mnist.held_out()
+    for parts, whole in ((held_out[::2], mnist.train_images), (held_out[1::2], mnist.train_labels)):
+        assert torch.equal(torch.cat(parts), whole) and len(parts[1]) == 10_000
+
+
 @pytest.mark.parametrize("number", [0, -59_000, 60_001, 512.0, "512", None, True])
 def test_a_number_of_images_that_makes_no_sense_is_refused(mnist, number):
     with pytest.raises(ValueError) as caught:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import distributed
@@ -21,13 +21,13 @@ from models import VARIANTS
 from study import cluster as study_cluster
 from study.__main__ import main
 from study.runs import load_runs, run
-from tests.helpers import CPU, PROJECT
+from tests.helpers import CPU, PROJECT, without_seconds
 from tests.helpers import history as history_of
 from TrainingHelper import TrainingConfig, evaluate, fit, set_seed
 
 TIMEOUT = 100  # seconds for a few runs of two epochs on IMAGES images
 IMAGES = 320
-SMALL = {"epochs": 2, "train_images": IMAGES}
+SMALL = {"config": TrainingConfig(epochs=2), "train_images": IMAGES}
 
 
 def without_times(run):
@@ -54,7 +54,7 @@ def undisturbed(mnist):
     """v1 and v2_bn with seeds 42 and 43, each trained in this process by the notebooks' steps."""
     found = {}
     for variant, seed in itertools.product(("v1", "v2_bn"), (42, 43)):
-        config = TrainingConfig(seed, epochs=SMALL["epochs"])
+        config = TrainingConfig(seed, epochs=2)
         loaders = make_loaders(mnist.first(IMAGES), config, num_workers=2)
         set_seed(seed)
         model = VARIANTS[variant].network()
@@ -75,7 +75,8 @@ def start():
 
     def start(folder, **arguments):
         call = (
-            f"from study.runs import run; run(folder={str(folder)!r}, **{ARGUMENTS | arguments!r})"
+            "from helpers.config import TrainingConfig; from study.runs import run; "
+            f"run(folder={str(folder)!r}, **{ARGUMENTS | arguments!r})"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", call],
@@ -126,6 +127,21 @@ def test_only_missing_runs_are_trained(tmp_path, capsys):
     assert (tmp_path / "v1-42.json").read_bytes() == before
     run(["v1"], [42, 43], tmp_path, scheduler="tcp://127.0.0.1:9", **SMALL)
     assert "all 2 runs are in" in capsys.readouterr().out  # and nobody was asked for more
+
+
+@pytest.mark.slow
+def test_a_choice_is_made_on_training_images_held_out(tmp_path, mnist):
+    config = TrainingConfig(epochs=1, schedule="one-cycle", learning_rate=0.01)
+    run(["none_bn"], [5], tmp_path, jobs=1, config=config, train_images=IMAGES, held_out=True)
+    config = replace(config, seed=5)
+    data = mnist._replace(test_images=mnist.train_images[50_000:])
+    data = data._replace(test_labels=mnist.train_labels[50_000:]).first(IMAGES)
+    set_seed(5)
+    model = VARIANTS["none_bn"].network()
+    history = fit(model, *make_loaders(data, config, num_workers=0), config, "cpu", progress=False)
+    [found] = load_runs(tmp_path).values()
+    assert found.config == config.as_dict() and found.train_images == IMAGES
+    assert without_seconds(found) == without_seconds(history) and found.mistakes == history.mistakes
 
 
 @pytest.mark.slow
