@@ -68,8 +68,9 @@ lock:
 	    --output-file requirements.lock requirements.txt
 
 clean:
-	rm -rf build checkpoints results/runs/*.pt results/runs/*.lock
-	rm -f .*.tmp results/.*.tmp results/*/.*.tmp data/MNIST/raw/.*.tmp
+	rm -rf build checkpoints
+	rm -f .*.tmp data/MNIST/raw/.*.tmp
+	find results -name '*.pt' -delete -or -name '*.lock' -delete -or -name '.*.tmp' -delete
 
 $(READY): requirements.txt requirements.lock
 	@case "$$($(PYTHON) --version 2>&1)" in \

@@ -1,7 +1,7 @@
 """The study: python -m study run trains what is missing, python -m study report compares the runs.
 
 Without arguments run trains the protocol's 90 runs, into results/runs/{variant}-{seed}.json. It can
-be interrupted and killed: the next call resumes.
+be interrupted and killed: the next call resumes. grid and goal are for the one-cycle schedule.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from helpers.config import TrainingConfig
 from models import VARIANTS
+from study.goal import goal, grid
 from study.report import report
 from study.runs import RUNS, SEEDS, run
 
@@ -30,7 +31,7 @@ def _seed(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; what the user can mend ends it with one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="run | report")
+    commands = parser.add_subparsers(required=True, metavar="run | report | grid | goal")
     command = commands.add_parser("run", help="train the runs that are missing")
     command.set_defaults(do=run)
     names = f"which of {', '.join(VARIANTS)}; all unless told"
@@ -45,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, help="runs side by side; one per core unless told")
     where.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster")
+    for name, do, what in (
+        ("grid", grid, "compare one-cycle settings on held-out training images"),
+        ("goal", goal, "train the chosen one with ten seeds, and report"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.set_defaults(do=do)
+        command.add_argument("--jobs", type=int, help="runs side by side; one per core unless told")
     command = commands.add_parser("report", help="compare the runs that are there")
     command.set_defaults(do=report)
     command.add_argument("--folder", type=Path, default=RUNS, help="of the runs: %(default)s")

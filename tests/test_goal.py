@@ -1,0 +1,105 @@
+"""The one-cycle recipe: chosen on training images alone, and reported as its runs say."""
+
+from statistics import fmean
+
+import pytest
+from scipy import stats
+
+import study.goal
+from helpers.history import History
+from study.goal import GOAL_RUNS, GRID, GRID_RUNS, LENGTHS, RECIPE, RECIPE_PAGE, Setting
+from study.runs import RUNS, SEEDS, load_runs
+from tests.helpers import PROJECT, history
+
+
+def run_of(setting, accuracy, loss=0.05, seed=42, epochs=2):
+    """A run of a setting that ends with this held-out accuracy (%) and loss."""
+    content = history([90.0] * (epochs - 1) + [accuracy], setting.variant, seed)
+    content.config = setting.config(epochs, seed).as_dict()
+    content.epochs[-1]["test_loss"] = loss
+    return content
+
+
+def test_the_highest_mean_held_out_accuracy_is_chosen_then_the_lowest_loss():
+    low, even, odd, best = GRID[:4]
+    found = {
+        low: [run_of(low, 99.6), run_of(low, 99.0)],
+        even: [run_of(even, 99.5, 0.04), run_of(even, 99.4, 0.04)],
+        odd: [run_of(odd, 99.4, 0.02), run_of(odd, 99.5, 0.03)],
+    }
+    assert study.goal.chosen(found) == odd
+    found[best] = [run_of(best, 99.46, 0.09)] * 2
+    assert study.goal.chosen(found) == best
+    page = study.goal.choice_page(found)
+    assert (
+        f"| **{best.variant}** | {best.maximum:g} | {best.warm_up:g} | {best.batch_size} |" in page
+    )
+    assert page.count("**") == 2 and "| 99.300 | 99.60 99.00 | 0.0500 |" in page
+
+
+def test_the_grid_trains_on_50000_images_and_never_stops_by_the_loss(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calls = []
+
+    def run(variants, seeds, folder, jobs, **how):
+        calls.append((folder, how))
+        for seed in seeds:
+            setting = GRID[len(calls) - 1]
+            assert variants == [setting.variant] and how["config"] == setting.config(6)
+            run_of(setting, 99.0, seed=seed, epochs=6).save(folder / f"{variants[0]}-{seed}.json")
+
+    monkeypatch.setattr(study.goal, "run", run)
+    monkeypatch.setattr(study.goal, "load_runs", lambda folder: dict(enumerate(saved(folder))))
+    study.goal.grid()
+    assert len({folder for folder, _ in calls}) == len(calls) == len(GRID)
+    for _, how in calls:
+        assert how["held_out"] and how["train_images"] == 50_000
+        assert how["config"].patience == how["config"].epochs
+    assert RECIPE_PAGE.read_text() == study.goal.choice_page(study.goal.grid_runs())
+    (calls[3][0] / f"{GRID[3].variant}-42.json").unlink()
+    with pytest.raises(ValueError, match=f"{GRID[3].folder} does not hold 2 runs: python -m"):
+        study.goal.grid_runs()
+
+
+def saved(folder):
+    return [History.load(path) for path in sorted(folder.glob("*.json"))]
+
+
+def test_the_page_gives_the_mean_the_interval_and_the_share_of_the_runs():
+    accuracies = [99.30 + 0.03 * number for number in range(10)]
+    found = {
+        epochs: {
+            (RECIPE.variant, seed): run_of(RECIPE, accuracy, seed=seed, epochs=epochs)
+            for seed, accuracy in zip(SEEDS, accuracies, strict=True)
+        }
+        for epochs in LENGTHS
+    }
+    published = {("final", seed): history([99.0, 99.5], "final", seed) for seed in SEEDS}
+    page = study.goal.goal_page(found, published)
+    low, high = stats.t.interval(0.95, 9, loc=fmean(accuracies), scale=stats.sem(accuracies))
+    assert f"| {fmean(accuracies):.3f} [{low:.3f}, {high:.3f}] |" in page
+    assert "| runs over 99.4 % | 6 of 10 [31, 83] | 6 of 10 [31, 83] | 10 of 10 [72, 100] |" in page
+    del found[6][RECIPE.variant, 50]
+    with pytest.raises(ValueError, match="recipe, 6 epochs: expected a run for each of the seeds"):
+        study.goal.goal_page(found, published)
+
+
+def test_a_setting_s_folder_tells_it_from_every_other():
+    assert len({setting.folder for setting in GRID}) == len(GRID)
+    assert RECIPE in GRID and isinstance(RECIPE, Setting)
+
+
+@pytest.mark.skipif(not (PROJECT / GRID_RUNS).exists(), reason="the grid's runs are not in yet")
+def test_the_recipe_is_the_committed_grids_choice(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    found = study.goal.grid_runs()
+    assert study.goal.chosen(found) == RECIPE
+    assert RECIPE_PAGE.read_text() == study.goal.choice_page(found)
+
+
+@pytest.mark.skipif(not (PROJECT / GOAL_RUNS).exists(), reason="the recipe's runs are not in yet")
+def test_the_committed_page_is_what_the_committed_runs_say(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    found = {epochs: load_runs(GOAL_RUNS / f"{epochs}") for epochs in LENGTHS}
+    page = study.goal.goal_page(found, load_runs(RUNS))
+    assert (GOAL_RUNS / "goal.md").read_text() == page
