@@ -316,3 +316,48 @@ def hardest(cells: Sequence[tuple[torch.Tensor, str]], networks: int) -> Figure:
     networks: how many there are.
     """
     return pictures(list(cells), 4, f"What most of the {networks} networks get wrong")
+
+
+# --- the goal -------------------------------------------------------------------------------------
+
+
+class GoalPoint(NamedTuple):
+    """A network's accuracy (%) after so many epochs; low and high are a mean's interval."""
+
+    name: str
+    epochs: int
+    parameters: int
+    accuracy: float
+    low: float | None = None
+    high: float | None = None
+
+
+def goal(ours: Sequence[GoalPoint], peers: Sequence[GoalPoint]) -> Figure:
+    """Test accuracy against epochs and against parameters: our means, and others' single runs.
+
+    ours: at most three, each with its interval.
+    peers: their low and high are not looked at.
+    """
+    figure = NotebookFigure(height=4)
+    panels = figure.subplots(1, 2, sharey=True)
+    looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"))
+    for axes, what in zip(panels, ("epochs", "parameters"), strict=True):
+        axes.axhline(GOAL, color=GREY, linestyle=":", label=f"the goal, {GOAL} %")
+        axes.plot(
+            [getattr(peer, what) for peer in peers],
+            [peer.accuracy for peer in peers],
+            label="others, one run each",
+            **{"linestyle": "none", "marker": "x", "markersize": 7, "color": GREY},
+        )
+        for point, (colour, marker) in zip(ours, looks, strict=False):
+            ends = [[point.accuracy - point.low], [point.high - point.accuracy]]
+            style = {"color": colour, "marker": marker, "capsize": 4, "linestyle": "none"}
+            axes.errorbar([getattr(point, what)], [point.accuracy], ends, label=point.name, **style)
+        axes.set_xlabel(what)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlim(0, 1.08 * axes.get_xlim()[1])
+        axes.grid(color="0.9")
+    panels[0].set_ylabel("test accuracy after the last epoch (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure

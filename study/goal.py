@@ -18,10 +18,13 @@ from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import History
 from helpers.statistics import summarise
-from models import GOAL
+from models import GOAL, VARIANTS, count_parameters
 from study.contrasts import Runs, epochs_to
+from study.figures import DPI, GoalPoint
+from study.figures import goal as figure_of
 from study.runs import RUNS, SEEDS, load_runs, run
 from study.tables import estimate, histories, passes, share, table
+from Visualization import NotebookFigure
 
 GRID_RUNS = Path("results", "grid")
 GOAL_RUNS = Path("results", "goal")
@@ -63,6 +66,19 @@ GRID = tuple(
 )
 # A prototype's, until the grid's runs are in; then what chosen says of them, and a test sees to it.
 RECIPE = Setting("none_bn", 0.005, 0.3, 32)
+
+# Public networks under 20,000 parameters that pass the goal: their last epoch's test accuracy, from
+# one run each, as the whole log or table in that file of that GitHub repository says.
+PEERS = (
+    GoalPoint("sagarigrandhi/EVA4, S5/Assignment_5_F7.ipynb", 15, 9_994, 99.60),
+    GoalPoint("piygr/s6erav1, README.md and S6.ipynb", 20, 18_594, 99.58),
+    GoalPoint("aakashvardhan/s6-backprop, README.md", 19, 19_866, 99.58),
+    GoalPoint("vinaysupermario/Assignment-6, README.md", 20, 12_100, 99.57),
+    GoalPoint("dine1717/ERA2, Session7/README.md", 15, 8_172, 99.57),
+    GoalPoint("dine1717/EV8, Session4", 15, 8_172, 99.49),
+    GoalPoint("vivek-a81/EVA6, Session5/README.md", 15, 7_496, 99.56),
+    GoalPoint("dine1717/ERA2, Session7, step 6", 15, 6_750, 99.50),
+)
 
 
 # --- the choice -----------------------------------------------------------------------------------
@@ -140,7 +156,7 @@ highest mean accuracy, and of equal ones the lowest loss. It picks the setting i
 
 
 def goal(jobs: int | None = None) -> None:
-    """Train what is missing of the recipe's runs and write results/goal/goal.md.
+    """Train what is missing of the recipe's runs; write results/goal/goal.md and its figure.
 
     jobs: as for run, which raises what this raises.
     """
@@ -149,11 +165,13 @@ def goal(jobs: int | None = None) -> None:
         config = RECIPE.config(epochs)
         run([RECIPE.variant], SEEDS, GOAL_RUNS / f"{epochs}", jobs, config=config)
     found = {epochs: load_runs(GOAL_RUNS / f"{epochs}") for epochs in LENGTHS}
-    write_atomically(GOAL_RUNS / "goal.md", goal_page(found, load_runs(RUNS)).encode())
+    page, figure = goal_page(found, load_runs(RUNS))
+    write_atomically(GOAL_RUNS / "goal.md", page.encode())
+    write_atomically(GOAL_RUNS / "goal.png", figure.png(DPI))
 
 
-def goal_page(found: Mapping[int, Runs], study: Runs) -> str:
-    """results/goal/goal.md: the recipe's runs beside the published protocol's.
+def goal_page(found: Mapping[int, Runs], study: Runs) -> tuple[str, NotebookFigure]:
+    """results/goal/goal.md, the recipe's runs beside the published protocol's; and its figure.
 
     found: per number of epochs the recipe's runs.
     study: those of the study, of which it takes BASELINE's.
@@ -175,13 +193,19 @@ def goal_page(found: Mapping[int, Runs], study: Runs) -> str:
 
     of = list(columns.values())
     accuracies = [summarise([h.final_accuracy for h in runs]) for runs in of]
+    points = []
+    for (name, runs), summary in zip(columns.items(), accuracies, strict=True):
+        parameters = count_parameters(VARIANTS[runs[0].variant].network())
+        epochs = runs[0].config["epochs"]
+        points.append(GoalPoint(name, epochs, parameters, summary.mean, summary.low, summary.high))
     rows = [
         ["final test accuracy, %", *(estimate(found, "{:.3f}".format) for found in accuracies)],
         [f"runs over {GOAL} %", *(share(runs, passes) for runs in of)],
         ["first epoch at 99 %", *first(99)],
         [f"first epoch at {GOAL} %", *first(GOAL)],
     ]
-    return f"""# {GOAL} % sooner
+    peers = [[p.name, f"{p.parameters:,}", f"{p.epochs}", f"{p.accuracy:.2f}"] for p in PEERS]
+    page = f"""# {GOAL} % sooner
 
 Written by `python -m study goal`. The recipe is {RECIPE.variant} with a one-cycle learning rate
 up to {RECIPE.maximum:g}, a warm-up of {RECIPE.warm_up:g} of the steps and batches of
@@ -190,4 +214,11 @@ up to {RECIPE.maximum:g}, a warm-up of {RECIPE.warm_up:g} of the steps and batch
 counts as one after the last.
 
 {table(["", *columns], rows)}
+
+![Test accuracy against epochs and parameters, beside other networks](goal.png)
+
+The others, one run each, after the last epoch:
+
+{table(["where", "parameters", "epochs", "test accuracy, %"], peers)}
 """
+    return page, figure_of(points, PEERS)

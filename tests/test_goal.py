@@ -7,6 +7,7 @@ from scipy import stats
 
 import study.goal
 from helpers.history import History
+from study.figures import DPI
 from study.goal import GOAL_RUNS, GRID, GRID_RUNS, LENGTHS, RECIPE, RECIPE_PAGE, Setting
 from study.runs import RUNS, SEEDS, load_runs
 from tests.helpers import PROJECT, history
@@ -75,10 +76,16 @@ def test_the_page_gives_the_mean_the_interval_and_the_share_of_the_runs():
         for epochs in LENGTHS
     }
     published = {("final", seed): history([99.0, 99.5], "final", seed) for seed in SEEDS}
-    page = study.goal.goal_page(found, published)
+    page, figure = study.goal.goal_page(found, published)
     low, high = stats.t.interval(0.95, 9, loc=fmean(accuracies), scale=stats.sem(accuracies))
     assert f"| {fmean(accuracies):.3f} [{low:.3f}, {high:.3f}] |" in page
     assert "| runs over 99.4 % | 6 of 10 [31, 83] | 6 of 10 [31, 83] | 10 of 10 [72, 100] |" in page
+    assert all(f"| {peer.name} | {peer.parameters:,} |" in page for peer in study.goal.PEERS)
+    for axes, places in zip(figure.axes, ([6, 20, 20], [18_434] * 3), strict=True):
+        ours = [line for line in axes.lines if line.get_marker() in "osD"]
+        assert [line.get_xdata()[0] for line in ours] == places
+        means = [fmean(accuracies), fmean(accuracies), 99.5]
+        assert [line.get_ydata()[0] for line in ours] == pytest.approx(means)
     del found[6][RECIPE.variant, 50]
     with pytest.raises(ValueError, match="recipe, 6 epochs: expected a run for each of the seeds"):
         study.goal.goal_page(found, published)
@@ -101,5 +108,6 @@ def test_the_recipe_is_the_committed_grids_choice(monkeypatch):
 def test_the_committed_page_is_what_the_committed_runs_say(monkeypatch):
     monkeypatch.chdir(PROJECT)
     found = {epochs: load_runs(GOAL_RUNS / f"{epochs}") for epochs in LENGTHS}
-    page = study.goal.goal_page(found, load_runs(RUNS))
+    page, figure = study.goal.goal_page(found, load_runs(RUNS))
     assert (GOAL_RUNS / "goal.md").read_text() == page
+    assert (GOAL_RUNS / "goal.png").read_bytes() == figure.png(DPI)
