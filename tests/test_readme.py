@@ -104,7 +104,8 @@ def test_the_layout_table_is_the_network():
 
 def test_every_make_target_the_readme_names_exists_and_the_other_way_round(readme):
     makefile = (PROJECT / "Makefile").read_text()
-    named = set(re.findall(r"(?:^|`)make (?:-j2 )?([a-z]+)\b", readme, re.MULTILINE))
+    pages = readme + (PROJECT / "docs" / "environment.md").read_text()
+    named = set(re.findall(r"(?:^|`)make (?:-j2 )?([a-z]+)\b", pages, re.MULTILINE))
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE)) - {"data"}
     assert named == targets
 
