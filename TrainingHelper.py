@@ -237,7 +237,7 @@ class _Run:
         if None in (images, history["mistakes"]):
             return ["history: train_images or mistakes of its last epoch are missing"]
         steps = sorted({moments["step"].item() / epochs for moments in adam})
-        batches = self.identity["data"]["train"]["batches"] or steps[0]  # 0: it cannot tell
+        batches = self.steps or steps[0]  # 0: it cannot tell
         if steps != [batches] or batches % 1 or not 1 <= batches <= images:
             return [f"optimizer: the steps it has taken are not {epochs} epochs'"]
         if any((moments["exp_avg_sq"] < 0).any() for moments in adam):
@@ -257,11 +257,13 @@ def _schedule(
     """
     if config.schedule == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, config.gamma)
+    total = config.epochs * steps
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         config.learning_rate,
-        total_steps=config.epochs * steps,
-        pct_start=config.warm_up,
+        total_steps=total,
+        # By a warm-up of a single step torch divides by its length less one.
+        pct_start=config.warm_up if config.warm_up * total > 1 else 0.0,
         cycle_momentum=False,
     )
 
@@ -356,7 +358,7 @@ def fit(
         )
     run = _Run(model, config, device, data)
     history = run.history
-    show = Progress(progress, history, length_hint(train_loader))
+    show = Progress(progress, history, run.steps)
     if checkpoint is not None and run.resume(checkpoint):
         show.resumed(checkpoint)
 

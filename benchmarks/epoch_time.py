@@ -16,8 +16,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -151,19 +152,37 @@ class Project:
         }
 
 
+def in_turns(
+    contenders: Mapping[str, Callable[[int], dict]], rounds: int
+) -> Iterator[tuple[int, str, dict]]:
+    """Let each train an epoch, given a seed, in turns: the round, the name, the result.
+
+    The first round, in which workers start, is dropped.
+    """
+    for number in range(rounds + 1):
+        for name, epoch in contenders.items():
+            result = epoch(42 + number)
+            if number:
+                yield number, name, result
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """How many times as long theirs took, round by round; sorted."""
+    return sorted(a / b for a, b in zip(theirs, ours, strict=True))
+
+
 def compare(name: str, contenders: dict, rounds: int) -> dict[str, float]:
     """Let the contenders train in turns; the figures of one variant.
 
     Raises RuntimeError if they saw different numbers of images or came to different losses.
     """
     results = {contender: [] for contender in contenders}
-    for number in range(rounds + 1):
-        for contender, loop in contenders.items():
-            result = loop.epoch(name, seed=42 + number)
-            if number:
-                results[contender].append(result)
-                speed = 1000 * result["seconds"] / (result["images"] / 32)
-                print(f"  round {number}  {contender:24} {speed:6.1f} ms a step", flush=True)
+    epochs = {contender: partial(loop.epoch, name) for contender, loop in contenders.items()}
+    for number, contender, result in in_turns(epochs, rounds):
+        results[contender].append(result)
+        speed = 1000 * result["seconds"] / (result["images"] / 32)
+        print(f"  round {number}  {contender:24} {speed:6.1f} ms a step", flush=True)
+    seconds = {c: [result["seconds"] for result in rows] for c, rows in results.items()}
 
     def mid(contender: str, key: str) -> float:
         return median(result[key] for result in results[contender])
@@ -177,12 +196,8 @@ def compare(name: str, contenders: dict, rounds: int) -> dict[str, float]:
     if max(losses.values()) > 1.25 * min(losses.values()):
         raise RuntimeError(f"the loops came to different losses: {losses}")
 
-    def ratios(contender: str) -> list[float]:
-        pairs = zip(results[contender], results[project], strict=True)
-        return sorted(theirs["seconds"] / ours["seconds"] for theirs, ours in pairs)
-
     steps = images / 32
-    to_usual, to_one_thread = ratios(usual), ratios(one_thread)
+    to_usual, to_one_thread = (ratios(seconds[c], seconds[project]) for c in (usual, one_thread))
     share = {
         part: median(result[part] / result["seconds"] for result in results[project])
         for part in ("waiting", "evaluating")
@@ -216,9 +231,7 @@ def epochs_to_goal(runs: list[History]) -> int | None:
     return next((epoch for epoch, mean in enumerate(means, 1) if mean > GOAL), None)
 
 
-def to_the_goal(
-    images: int, device: torch.device, threads: int, rounds: int
-) -> dict[str, dict[str, float]]:
+def to_the_goal(usual: UsualLoop, project: Project, rounds: int) -> dict[str, dict[str, float]]:
     """Minutes until the mean of the seeds passes the goal: epochs of the runs, time measured here.
 
     Three contenders train an epoch in turns: the usual loop and the project by the published
@@ -227,12 +240,6 @@ def to_the_goal(
 
     Raises ValueError if runs are missing or their mean never passes the goal.
     """
-    recipe = RECIPE.config(LENGTHS[0])
-    contenders = {
-        "usual loop": (UsualLoop(images, device, threads), BASELINE),
-        "project": (Project(images, device), BASELINE),
-        "project, recipe": (Project(images, device, replace(recipe, epochs=1)), RECIPE.variant),
-    }
     runs = {
         "usual loop": histories(load_runs(PROJECT / RUNS), BASELINE),
         "project, recipe": histories(
@@ -246,26 +253,30 @@ def to_the_goal(
             "the runs are missing or do not pass the goal: python -m study run and python -m study "
             "goal train what is missing."
         )
+    config = replace(RECIPE.config(LENGTHS[0]), epochs=1)
+    by_recipe = Project(len(project.data.train_images), project.device, config)
+    contenders = {
+        "usual loop": partial(usual.epoch, BASELINE),
+        "project": partial(project.epoch, BASELINE),
+        "project, recipe": partial(by_recipe.epoch, RECIPE.variant),
+    }
     minutes = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, (loop, variant) in contenders.items():
-            result = loop.epoch(variant, seed=42 + number)
-            if number:
-                epoch = result["seconds"] * 60_000 / result["images"]
-                minutes[name].append(epochs[name] * epoch / 60)
+    for _, name, result in in_turns(contenders, rounds):
+        epoch = result["seconds"] * 60_000 / result["images"]
+        minutes[name].append(epochs[name] * epoch / 60)
     found = {}
     for name, times in minutes.items():
-        ratios = sorted(u / t for u, t in zip(minutes["usual loop"], times, strict=True))
+        sooner = ratios(minutes["usual loop"], times)
         found[name] = {
             "minutes": median(times),
             "epochs": epochs[name],
-            "ratio": median(ratios),
-            "ratio_min": ratios[0],
-            "ratio_max": ratios[-1],
+            "ratio": median(sooner),
+            "ratio_min": sooner[0],
+            "ratio_max": sooner[-1],
         }
         print(
             f"{GOAL} %: {name:16} {epochs[name]:2} epochs, {median(times):5.1f} minutes, "
-            f"{median(ratios):.2f} times as soon ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"{median(sooner):.2f} times as soon ({sooner[0]:.2f} to {sooner[-1]:.2f})"
         )
     return found
 
@@ -329,7 +340,8 @@ def main() -> None:
         figures[name] = compare(name, contenders, options.rounds)
         report(name, figures[name])
     try:
-        figures["goal"] = to_the_goal(options.images, device, threads, options.rounds)
+        usual, _, project = contenders.values()
+        figures["goal"] = to_the_goal(usual, project, options.rounds)
     except ValueError as error:
         print(f"no time to the goal: {error}")
     if options.json:

@@ -64,7 +64,7 @@ GRID = tuple(
     Setting(*values)
     for values in product(("none_bn", "v2_bn"), (0.003, 0.005, 0.01), (0.15, 0.3), (32, 64))
 )
-# A prototype's, until the grid's runs are in; then what chosen says of them, and a test sees to it.
+# A prototype's, until the grid's runs are in; then the first of ranked, and a test sees to it.
 RECIPE = Setting("none_bn", 0.005, 0.3, 32)
 
 # Public networks under 20,000 parameters that pass the goal: their last epoch's test accuracy, from
@@ -120,23 +120,22 @@ def _held_out(runs: Sequence[History]) -> tuple[float, float]:
     return fmean(h.final_accuracy for h in runs), fmean(h.epochs[-1]["test_loss"] for h in runs)
 
 
-def chosen(found: Mapping[Setting, Sequence[History]]) -> Setting:
-    """The setting with the highest mean held-out accuracy; of equal ones, with the lowest loss."""
+def ranked(found: Mapping[Setting, Sequence[History]]) -> list[Setting]:
+    """The settings, best first: by mean held-out accuracy, and equal ones by the lower loss."""
 
     def rank(setting: Setting) -> tuple[float, float]:
         accuracy, loss = _held_out(found[setting])
-        return round(accuracy, 6), -loss
+        return -round(accuracy, 6), loss
 
-    return max(found, key=rank)
+    return sorted(found, key=rank)
 
 
 def choice_page(found: Mapping[Setting, Sequence[History]]) -> str:
     """docs/recipe.md: the rule, every setting's held-out accuracy and loss, and the choice."""
-    best = chosen(found)
     rows = []
-    for setting in sorted(found, key=lambda s: -_held_out(found[s])[0]):
+    for setting in ranked(found):
         accuracy, loss = _held_out(found[setting])
-        mark = "**" if setting == best else ""
+        mark = "" if rows else "**"
         cells = [f"{mark}{setting.variant}{mark}", f"{setting.maximum:g}", f"{setting.warm_up:g}"]
         runs = " ".join(f"{h.final_accuracy:.2f}" for h in found[setting])
         rows.append([*cells, f"{setting.batch_size}", f"{accuracy:.3f}", runs, f"{loss:.4f}"])

@@ -49,7 +49,8 @@ def test_minutes_to_the_goal_are_epochs_times_an_epochs_time(mnist, benchmark, m
         (RECIPE.variant, 47): history([99.0, 99.5], RECIPE.variant, 47),
     }
     monkeypatch.setattr(benchmark, "load_runs", lambda folder: runs)
-    found = benchmark.to_the_goal(128, CPU, threads=1, rounds=1)
+    loops = benchmark.UsualLoop(128, CPU, threads=1), benchmark.Project(128, CPU)
+    found = benchmark.to_the_goal(*loops, rounds=1)
     assert {name: figures["epochs"] for name, figures in found.items()} == {
         "usual loop": 3,
         "project": 3,
@@ -60,4 +61,4 @@ def test_minutes_to_the_goal_are_epochs_times_an_epochs_time(mnist, benchmark, m
         assert figures["ratio"] == pytest.approx(usual / figures["minutes"])
     runs.clear()
     with pytest.raises(ValueError, match="the runs are missing or do not pass the goal"):
-        benchmark.to_the_goal(128, CPU, threads=1, rounds=1)
+        benchmark.to_the_goal(*loops, rounds=1)

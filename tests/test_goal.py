@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 
 import study.goal
-from helpers.history import History
 from study.figures import DPI
 from study.goal import GOAL_RUNS, GRID, GRID_RUNS, LENGTHS, RECIPE, RECIPE_PAGE, Setting
 from study.runs import RUNS, SEEDS, load_runs
@@ -28,9 +27,9 @@ def test_the_highest_mean_held_out_accuracy_is_chosen_then_the_lowest_loss():
         even: [run_of(even, 99.5, 0.04), run_of(even, 99.4, 0.04)],
         odd: [run_of(odd, 99.4, 0.02), run_of(odd, 99.5, 0.03)],
     }
-    assert study.goal.chosen(found) == odd
+    assert study.goal.ranked(found)[0] == odd
     found[best] = [run_of(best, 99.46, 0.09)] * 2
-    assert study.goal.chosen(found) == best
+    assert study.goal.ranked(found)[0] == best
     page = study.goal.choice_page(found)
     assert (
         f"| **{best.variant}** | {best.maximum:g} | {best.warm_up:g} | {best.batch_size} |" in page
@@ -50,7 +49,6 @@ def test_the_grid_trains_on_50000_images_and_never_stops_by_the_loss(tmp_path, m
             run_of(setting, 99.0, seed=seed, epochs=6).save(folder / f"{variants[0]}-{seed}.json")
 
     monkeypatch.setattr(study.goal, "run", run)
-    monkeypatch.setattr(study.goal, "load_runs", lambda folder: dict(enumerate(saved(folder))))
     study.goal.grid()
     assert len({folder for folder, _ in calls}) == len(calls) == len(GRID)
     for _, how in calls:
@@ -60,10 +58,6 @@ def test_the_grid_trains_on_50000_images_and_never_stops_by_the_loss(tmp_path, m
     (calls[3][0] / f"{GRID[3].variant}-42.json").unlink()
     with pytest.raises(ValueError, match=f"{GRID[3].folder} does not hold 2 runs: python -m"):
         study.goal.grid_runs()
-
-
-def saved(folder):
-    return [History.load(path) for path in sorted(folder.glob("*.json"))]
 
 
 def test_the_page_gives_the_mean_the_interval_and_the_share_of_the_runs():
@@ -100,7 +94,7 @@ def test_a_setting_s_folder_tells_it_from_every_other():
 def test_the_recipe_is_the_committed_grids_choice(monkeypatch):
     monkeypatch.chdir(PROJECT)
     found = study.goal.grid_runs()
-    assert study.goal.chosen(found) == RECIPE
+    assert study.goal.ranked(found)[0] == RECIPE
     assert RECIPE_PAGE.read_text() == study.goal.choice_page(found)
 
 

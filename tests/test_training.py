@@ -204,6 +204,14 @@ def test_one_cycle_climbs_to_its_maximum_and_falls_to_next_to_nothing(small):
     )
 
 
+def test_one_cycle_leaves_out_a_warm_up_of_a_single_step(small):
+    cycle = {"schedule": "one-cycle", "learning_rate": 0.01, "warm_up": 0.5}
+    _, history = train(small.first(32), TrainingConfig(epochs=2, **cycle))  # 2 steps
+    assert [record["learning_rate"] for record in history.epochs] == pytest.approx(
+        [0.01 / 250_000] * 2
+    )
+
+
 def test_one_cycle_must_know_how_long_an_epoch_is(small):
     _, batches = make_loaders(small, TrainingConfig(), CPU, num_workers=0)
     without_length = (batch for batch in batches)
