@@ -44,7 +44,8 @@ class History:
     environment: what environment() says, and in the study's runs the commit that trained them.
     epochs: per complete epoch a dict with the keys of RECORD. Losses are means over images,
         accuracies per cent. Those of the training set are taken while it trains, with dropout and
-        augmentation on. learning_rate is the one the epoch ended with; seconds include the evaluation.
+        augmentation on. learning_rate is the one at the epoch's end; seconds include the
+        evaluation.
     train_images: how many images an epoch trains on.
     mistakes: [index, predicted digit] of every test image the last epoch's network gets wrong.
     clean_train: that network's "loss" and "accuracy" (per cent) on the training images as they are,

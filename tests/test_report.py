@@ -7,12 +7,12 @@ from collections import Counter
 from math import sqrt
 
 import pytest
-from study.runs import RUNS, SEEDS, load_runs
 
 from models import VARIANTS
 from study import report
 from study.claims import verdicts
 from study.contrasts import FINAL, LATE, per_seed
+from study.runs import RUNS, SEEDS, load_runs
 from tests.helpers import PROJECT, history, made_up_study
 
 PILOT = PROJECT / "results" / "pilot"
