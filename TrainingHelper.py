@@ -1,4 +1,4 @@
-"""Training by the published protocol: predict, evaluate, early stopping, and the loop itself, fit.
+"""Training: the loop, fit, with Adam, the learning rate's schedule and early stopping; evaluation.
 
 One seed rules a run. fit seeds every generator from (seed, epoch) when an epoch starts, so nothing
 that happened before it, a killed process included, changes a bit of what follows.

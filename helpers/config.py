@@ -1,4 +1,4 @@
-"""What a run is told before it starts: its config, its seed, its device."""
+"""What a run is told: TrainingConfig, from epochs to schedule; its seed; its device."""
 
 from __future__ import annotations
 

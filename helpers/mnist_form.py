@@ -1,4 +1,4 @@
-"""A picture of a digit, of any size and colours, in the form of MNIST's images."""
+"""A user's picture of a digit, of any size and colours, brought to the form of MNIST's images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained network in a file of safetensors, which a stranger can send and nobody need fear."""
+"""A trained network in a file of safetensors, in which nothing can run."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from helpers.config import TrainingConfig
 from models import VARIANTS
-from study.goal import goal, grid
+from study.one_cycle import goal, grid
 from study.report import report
 from study.runs import RUNS, SEEDS, run
 

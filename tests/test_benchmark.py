@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from study.goal import RECIPE
+from study.one_cycle import RECIPE
 from tests.helpers import CPU, PROJECT, history
 
 

@@ -8,23 +8,24 @@ rule picks; python -m study goal trains it with ten seeds on all 60,000, for eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
+
+from matplotlib.figure import Figure
 
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import History
 from helpers.statistics import summarise
 from models import GOAL, VARIANTS, count_parameters
-from study.contrasts import Runs, epochs_to
+from study import figures
+from study.contrasts import epochs_to
 from study.figures import DPI, GoalPoint
-from study.figures import goal as figure_of
 from study.runs import RUNS, SEEDS, load_runs, run
 from study.tables import estimate, histories, passes, share, table
-from Visualization import NotebookFigure
 
 GRID_RUNS = Path("results", "grid")
 GOAL_RUNS = Path("results", "goal")
@@ -163,48 +164,60 @@ def goal(jobs: int | None = None) -> None:
         print(f"the recipe, {epochs} epochs")
         config = RECIPE.config(epochs)
         run([RECIPE.variant], SEEDS, GOAL_RUNS / f"{epochs}", jobs, config=config)
-    found = {epochs: load_runs(GOAL_RUNS / f"{epochs}") for epochs in LENGTHS}
-    page, figure = goal_page(found, load_runs(RUNS))
-    write_atomically(GOAL_RUNS / "goal.md", page.encode())
-    write_atomically(GOAL_RUNS / "goal.png", figure.png(DPI))
+    groups = goal_runs()
+    write_atomically(GOAL_RUNS / "goal.md", goal_page(groups).encode())
+    write_atomically(GOAL_RUNS / "goal.png", goal_figure(groups).png(DPI))
 
 
-def goal_page(found: Mapping[int, Runs], study: Runs) -> tuple[str, NotebookFigure]:
-    """results/goal/goal.md, the recipe's runs beside the published protocol's; and its figure.
+def goal_runs() -> dict[str, list[History]]:
+    """The recipe's runs of each length, and BASELINE's of the study, by name.
 
-    found: per number of epochs the recipe's runs.
-    study: those of the study, of which it takes BASELINE's.
-
-    Raises ValueError if one has not a run for each of SEEDS.
+    Raises ValueError if one of them has not a run for each of SEEDS.
     """
-    columns = {f"recipe, {n} epochs": histories(runs, RECIPE.variant) for n, runs in found.items()}
-    columns[f"{BASELINE}, published protocol"] = histories(study, BASELINE)
-    for name, runs in columns.items():
-        if [h.seed for h in runs] != list(SEEDS):
+    groups = {
+        f"recipe, {epochs} epochs": histories(load_runs(GOAL_RUNS / f"{epochs}"), RECIPE.variant)
+        for epochs in LENGTHS
+    }
+    groups[f"{BASELINE}, published protocol"] = histories(load_runs(RUNS), BASELINE)
+    for name, runs in groups.items():
+        if [history.seed for history in runs] != list(SEEDS):
             raise ValueError(
                 f"{name}: expected a run for each of the seeds {SEEDS[0]} to {SEEDS[-1]}; "
                 "python -m study goal and python -m study run train what is missing."
             )
+    return groups
 
-    def first(accuracy: float) -> list[str]:
-        measure = epochs_to(accuracy)
-        return [estimate(summarise(list(map(measure, runs))), "{:.1f}".format) for runs in of]
 
-    of = list(columns.values())
-    accuracies = [summarise([h.final_accuracy for h in runs]) for runs in of]
-    points = []
-    for (name, runs), summary in zip(columns.items(), accuracies, strict=True):
-        parameters = count_parameters(VARIANTS[runs[0].variant].network())
-        epochs = runs[0].config["epochs"]
-        points.append(GoalPoint(name, epochs, parameters, summary.mean, summary.low, summary.high))
+def goal_table(groups: Mapping[str, Sequence[History]]) -> str:
+    """How accurate each group of runs is and how soon, in Markdown: means with 95 % intervals."""
+
+    def means(measure: Callable[[History], float], form: str) -> list[str]:
+        return [estimate(summarise(list(map(measure, of))), form.format) for of in groups.values()]
+
     rows = [
-        ["final test accuracy, %", *(estimate(found, "{:.3f}".format) for found in accuracies)],
-        [f"runs over {GOAL} %", *(share(runs, passes) for runs in of)],
-        ["first epoch at 99 %", *first(99)],
-        [f"first epoch at {GOAL} %", *first(GOAL)],
+        ["final test accuracy, %", *means(lambda h: h.final_accuracy, "{:.3f}")],
+        [f"runs over {GOAL} %", *(share(runs, passes) for runs in groups.values())],
+        ["first epoch at 99 %", *means(epochs_to(99), "{:.1f}")],
+        [f"first epoch at {GOAL} %", *means(epochs_to(GOAL), "{:.1f}")],
     ]
+    return table(["", *groups], rows)
+
+
+def goal_figure(groups: Mapping[str, Sequence[History]]) -> Figure:
+    """The groups' test accuracies against epochs and parameters, beside those of PEERS."""
+    points = []
+    for name, runs in groups.items():
+        parameters = count_parameters(VARIANTS[runs[0].variant].network())
+        found = summarise([history.final_accuracy for history in runs])
+        ends = found.mean, found.low, found.high
+        points.append(GoalPoint(name, runs[0].config["epochs"], parameters, *ends))
+    return figures.goal(points, PEERS)
+
+
+def goal_page(groups: Mapping[str, Sequence[History]]) -> str:
+    """results/goal/goal.md: the recipe's runs beside the published protocol's and PEERS."""
     peers = [[p.name, f"{p.parameters:,}", f"{p.epochs}", f"{p.accuracy:.2f}"] for p in PEERS]
-    page = f"""# {GOAL} % sooner
+    return f"""# {GOAL} % sooner
 
 Written by `python -m study goal`. The recipe is {RECIPE.variant} with a one-cycle learning rate
 up to {RECIPE.maximum:g}, a warm-up of {RECIPE.warm_up:g} of the steps and batches of
@@ -212,7 +225,7 @@ up to {RECIPE.maximum:g}, a warm-up of {RECIPE.warm_up:g} of the steps and batch
 {SEEDS[0]} to {SEEDS[-1]} with 95 % intervals, shares in % with Wilson's. An epoch never reached
 counts as one after the last.
 
-{table(["", *columns], rows)}
+{goal_table(groups)}
 
 ![Test accuracy against epochs and parameters, beside other networks](goal.png)
 
@@ -220,4 +233,3 @@ The others, one run each, after the last epoch:
 
 {table(["where", "parameters", "epochs", "test accuracy, %"], peers)}
 """
-    return page, figure_of(points, PEERS)
