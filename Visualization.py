@@ -115,11 +115,11 @@ def training_curves(history: History) -> Figure:
 
     The accuracy axis is logarithmic in the error, so that the first epochs (about 70 %) and the
     differences that matter (98 to 100 %) are both in view. A vertical line between two epochs marks
-    a change of the learning rate; a star the first epoch with a test accuracy of 99 % or more.
+    a step of the learning rate; a star the first epoch with a test accuracy of 99 % or more.
     The train values are taken with dropout and augmentation, and so may be worse than the test's.
 
     history: its variant, seed, epochs (one record per epoch, numbered from 1; accuracies in per
-    cent, 0 to 100) and first_epoch_at_99 (None if not reached) are read.
+    cent, 0 to 100), first_epoch_at_99 (None if not reached) and its config's schedule are read.
 
     Raises ValueError if there is no epoch, or a record is incomplete or not in per cent.
     """
@@ -170,7 +170,8 @@ def training_curves(history: History) -> Figure:
     bottom.xaxis.set_major_locator(whole)
 
     rates = [record["learning_rate"] for record in epochs]
-    changes = [epoch for epoch in numbers[1:] if rates[epoch - 1] != rates[epoch - 2]]
+    in_steps = history.config.get("schedule", "step") == "step"  # and not after every batch
+    changes = [epoch for epoch in numbers[1:] if in_steps and rates[epoch - 1] != rates[epoch - 2]]
     beside = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
     beside |= {"xytext": (3, -4), "rotation": 90, "va": "top", "fontsize": SMALL}
     for k, epoch in enumerate(changes):
