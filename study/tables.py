@@ -8,7 +8,7 @@ from helpers.config import TrainingConfig
 from helpers.history import History
 from helpers.statistics import Interval, Summary, summarise, wilson
 from models import GOAL, VARIANTS
-from study.claims import Figure, Verdict, effect_of, holm, predicted
+from study.claims import Effect, Figure, Verdict, effect_of, holm, predicted
 from study.contrasts import (
     BEST,
     EFFECTS,
@@ -24,6 +24,7 @@ from study.contrasts import (
     TO_THRESHOLDS,
     TRAIN_1,
     WITHOUT_BN,
+    Contrast,
     Measure,
     Runs,
     beyond_these_images,
@@ -119,10 +120,17 @@ def _yes(value: bool | None) -> str:
     return {True: "**yes**", False: "no", None: ""}[value]
 
 
-def others(runs: Runs) -> str:
-    """Final against the six variants that the publication does not hold it against."""
+def against_others(runs: Runs) -> list[tuple[Contrast, Effect, float]]:
+    """Final against the six variants that the publication does not hold it against.
+
+    Per variant the contrast, its effect, and its p value after Holm's correction over the six.
+    """
     effects = [effect_of(per_seed(runs, c, FINAL), FINAL.margin) for c in OTHERS]
-    corrected = holm([effect.p for effect in effects])
+    return list(zip(OTHERS, effects, holm([effect.p for effect in effects]), strict=True))
+
+
+def others(runs: Runs) -> str:
+    """The table of against_others."""
     rows = [
         [
             contrast.name,
@@ -132,7 +140,7 @@ def others(runs: Runs) -> str:
             interval(effect.narrow, FINAL.effect),
             _yes(effect.within),
         ]
-        for contrast, effect, p in zip(OTHERS, effects, corrected, strict=True)
+        for contrast, effect, p in against_others(runs)
     ]
     head = ["", "points [95 %]", "p", "p, Holm over the six", "90 % interval"]
     return table([*head, f"within {margin(FINAL)}"], rows)
