@@ -1,16 +1,24 @@
 """The README says what the code and the results say."""
 
 import re
+from itertools import product
+from math import exp
 from statistics import fmean
 
 import pytest
 
 import Visualization
-from helpers.history import History
-from models import LAYOUT, VARIANTS, count_parameters, receptive_fields
+from models import GOAL, LAYOUT, VARIANTS, count_parameters, receptive_fields
+from study.claims import NONE, SHOWN, effect_of, verdicts
+from study.contrasts import LATE, LATE_BN, PRIMARY, per_seed
+from study.runs import RUNS, load_runs
+from study.tables import against_others, histories
 from tests.helpers import PROJECT
 
-RUNS = PROJECT / "results" / "pilot"
+
+@pytest.fixture(scope="module")
+def runs():
+    return load_runs(PROJECT / RUNS)
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +26,15 @@ def readme():
     return (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
-def measured_rows():
+def measured_rows(runs):
     """The table of published figures against means over runs, two columns per variant."""
 
     def row(name, published, measured, form):
         cells = [f"| {name} "]
         for variant in ("v1", "v2", "final"):
             figure = published(VARIANTS[variant].published)
-            runs = map(History.load, sorted(RUNS.glob(f"{variant}-*.json")))
             cells.append("" if figure is None else form.format(figure))
-            cells.append(form.format(fmean(map(measured, runs))))
+            cells.append(form.format(fmean(map(measured, histories(runs, variant)))))
         return " | ".join(cells).replace("  |", " |") + " |"
 
     yield row(
@@ -63,24 +70,32 @@ def measured_rows():
     yield row("gap, test - train, points", lambda p: p.gap, lambda h: h.gap, "{:+.2f}")
 
 
-def test_the_table_of_measured_figures_is_that_of_the_results(readme):
-    for row in measured_rows():
+def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
+    for row in measured_rows(runs):
         assert row in readme
 
 
-@pytest.fixture(scope="module")
-def report():
-    return (PROJECT / "results" / "pilot" / "comparison.md").read_text(encoding="utf-8")
+def test_the_verdicts_are_those_on_the_runs(readme, runs):
+    for number, verdict in enumerate(verdicts(runs), start=1):
+        figure = verdict.claim.parts[0].write(verdict.effects[0].summary.mean)
+        assert f"| {number}. {verdict.claim} | **{verdict.word}** | {figure} " in readme
 
 
-def test_the_verdicts_are_those_of_the_report(readme, report):
-    verdicts = re.findall(r"^### (\d\. .+): (\*\*.+\*\*)$", report, re.MULTILINE)
-    assert len(verdicts) == 5
-    for claim, verdict in verdicts:
-        _, found, cell = readme.partition(f"| {claim} | {verdict} | ")
-        assert found, claim
-        figures = re.findall(r"[+-]\d+\.\d+|\d+\.\d\d|\d of \d", cell.split("|")[0])
-        assert figures and all(figure in report for figure in figures), claim
+def test_the_answer_follows_from_the_runs(readme, runs):
+    """Sentence by sentence."""
+    speed, epochs, accuracy, _, first = verdicts(runs)
+    assert accuracy.word == epochs.word == SHOWN
+    assert f"{accuracy.effects[0].summary.mean:.2f} points more accurate" in readme
+    assert f"takes {exp(epochs.effects[0].summary.mean):.1f}\ntimes as many epochs" in readme
+
+    assert speed.word == first.word == NONE
+    for contrast, measure in product((LATE, LATE_BN), PRIMARY):
+        assert effect_of(per_seed(runs, contrast, measure), measure.margin).within
+
+    for name in ("none_bn", "v2_bn", "late_bn", "v1_bn", "final"):
+        assert fmean(history.final_accuracy for history in histories(runs, name)) > GOAL
+    others = {c.below[0]: p for c, _, p in against_others(runs) if c.below[0].endswith("_bn")}
+    assert len(others) == 4 and all(p >= 0.05 for p in others.values())
 
 
 def layout_rows():
