@@ -1,6 +1,6 @@
-# make quick       the three notebooks, three epochs on 8,192 images, under build/quick
+# make quick       the notebooks, three epochs on 8,192 images, under build/quick
 # make lab         JupyterLab on the first notebook (as root: LAB_ARGS="--allow-root --no-browser")
-# make notebooks   MNIST, then the three notebooks, executed in place (-j2: two at a time)
+# make notebooks   MNIST, then the notebooks, executed in place (-j2: two at a time)
 # make study       what is missing of the study's 90 runs, and the report on them
 # make report      the report on the study's runs, as they are
 # make test        the tests
@@ -18,7 +18,7 @@ $(error VENV is "$(VENV)"; expected a path without spaces)
 endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
-NOTEBOOKS := MNIST_Classifier_v1 MNIST_Classifier_v2 MNIST_Classifier_Final
+NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final OneCycle)
 QUICK := build/quick
 
 .PHONY: quick lab notebooks $(NOTEBOOKS) data study report test torture bench lock clean
