@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from models import CLASSES, LAYOUT, VARIANTS, Variant, receptive_fields
 
 if TYPE_CHECKING:
-    from TrainingHelper import History
+    from helpers.history import History
 
 BLUE, VERMILLION, YELLOW, GREEN = "#0072B2", "#D55E00", "#F0E442", "#009E73"
 GREY = "#595959"
