@@ -31,7 +31,7 @@ def _require_seed(seed: object) -> None:
     _require(is_int(seed) and seed in SEEDS, "seed", seed, "an integer from 0 to 2**32 - 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingConfig:
     """The published protocol; a value that makes no sense raises ValueError."""
 
@@ -62,6 +62,9 @@ class TrainingConfig:
         known = " or ".join(map(repr, UNUSED))
         _require(self.schedule in UNUSED, "schedule", self.schedule, known)
         _require(0 < self.warm_up < 1, "warm_up", self.warm_up, "a number between 0 and 1")
+
+    def __repr__(self) -> str:
+        return f"TrainingConfig({', '.join(f'{k}={v!r}' for k, v in self.as_dict().items())})"
 
     def as_dict(self) -> dict[str, int | float | str]:
         """The values as a run's files hold them: without those that its schedule does not use."""

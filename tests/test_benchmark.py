@@ -26,6 +26,27 @@ def test_a_tiny_benchmark_prints_and_writes_its_figures(mnist, tmp_path):
         assert 0 < measured["share_waiting"] + measured["share_evaluating"] < 1
 
 
+def spread(figures, name="ratio"):
+    """A ratio with its smallest and largest."""
+    return f"{figures[name]:.2f} ({figures[name + '_min']:.2f} to {figures[name + '_max']:.2f})"
+
+
+def test_the_page_and_the_readme_give_the_figures_that_were_measured():
+    figures = json.loads((PROJECT / "benchmarks" / "epoch_time.json").read_text())
+    page = (PROJECT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    for name, label in (("v1", "v1"), ("final", "Final")):
+        of = figures[name]
+        times = ("reference", "reference_one_thread", "project", "project_threads")
+        cells = [f"{of[f'{time}_ms_per_step']:.1f}" for time in times]
+        cells += [spread(of), spread(of, "ratio_to_one_thread"), spread(of, "ratio_of_threads")]
+        assert f"| {label} | {' | '.join(cells)} |" in page
+        assert f"{of['ratio_of_threads']:.2f} times" in readme
+    for name, of in figures["goal"].items():
+        assert f"| {name} | {of['epochs']} | {of['minutes']:.1f} | {spread(of)} |" in page
+    assert f"{figures['goal']['project, recipe']['ratio']:.1f} times as soon" in readme
+
+
 @pytest.fixture
 def benchmark():
     """The script, as a module."""
