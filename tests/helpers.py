@@ -55,12 +55,12 @@ def no_rights():
         os.seteuid(user)
 
 
-def wait_for(condition, seconds=100):
-    """Wait until condition() is true; its value."""
+def wait_for(condition, seconds=100, every=0.05):
+    """Wait until condition() is true, which is asked every so many seconds; its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.002)
+        time.sleep(every)
     return value
 
 
