@@ -5,7 +5,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
