@@ -1,14 +1,14 @@
-"""Fixtures: real MNIST, loaded once, and a thousandth of it for training in seconds."""
+"""Fixtures: real MNIST, loaded once, a thousandth of it for training, a public folder."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from DataPipeline import MNIST, load_mnist
+from tests.helpers import PROJECT
 
 pytest.register_assert_rewrite("tests.victims")
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +20,28 @@ def mnist() -> MNIST:
 @pytest.fixture(scope="session")
 def small(mnist: MNIST) -> MNIST:
     """The first 320 training and 100 test images."""
-    return MNIST(
-        mnist.train_images[:320],
-        mnist.train_labels[:320],
-        mnist.test_images[:100],
-        mnist.test_labels[:100],
+    return mnist.first(320)._replace(
+        test_images=mnist.test_images[:100], test_labels=mnist.test_labels[:100]
     )
+
+
+@pytest.fixture
+def public_folder():
+    """A folder that other users can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755)
+
+
+@pytest.fixture
+def tell(capsys):
+    """Says how many faults were inflicted, in pytest's own output."""
+
+    def tell(text):
+        with capsys.disabled():
+            print(f"\n{text}")
+
+    return tell

@@ -1,11 +1,16 @@
-"""What several tests need: where things are, networks and histories to try, and their bits.
+"""What several tests need: networks and histories to try, their bits, and faults.
 
 Import it as tests.helpers.
 """
 
+import contextlib
+import os
+import secrets
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from helpers.history import History
@@ -14,6 +19,49 @@ from TrainingHelper import TrainingConfig, set_seed
 
 PROJECT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
+# FAULT_SEED=<the printed seed> draws the same faults again; processes of their own inherit it.
+SEED = int(os.environ.setdefault("FAULT_SEED", str(secrets.randbits(32))))
+DRAWN = f"(FAULT_SEED={SEED})"
+
+
+def counts(normal, torture):
+    """Parametrizes a test with the number of faults to inflict."""
+    more = pytest.param(torture, marks=pytest.mark.torture)
+    return pytest.mark.parametrize("count", [normal, more])
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may get more than 4 KB long."""
+    import resource  # which Windows has not
+
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def no_rights():
+    """Root may write everywhere: be somebody else."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def wait_for(condition, seconds=100, every=0.05):
+    """Wait until condition() is true, which is asked every so many seconds; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(every)
+    return value
 
 
 def build(name="final", seed=42):

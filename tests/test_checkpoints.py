@@ -10,20 +10,15 @@ import pickle
 import random
 import re
 import reprlib
-import resource
-import shutil
 import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
+import timeit
 import warnings
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, namedtuple
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 import torch
@@ -31,19 +26,15 @@ from torch import nn
 
 import TrainingHelper
 from helpers.files import write_atomically
-from tests.helpers import CPU, PROJECT, history
+from tests.helpers import CPU, DRAWN, SEED, counts, full_disk, history, no_rights
 from tests.victims import (
     CONFIG,
-    DRAWN,
     PASSES,
-    SEED,
     TIMEOUT,
     Run,
     at_pass,
-    counts,
     digest,
     epochs_in,
-    half_written,
     left_alone,
     loaded,
     new_run,
@@ -121,20 +112,6 @@ def test_a_kill_at_any_line_of_a_write_leaves_the_old_checkpoint_or_the_new(
     tell(f"kill -9 in the writing {DRAWN}: {killed} inflicted, {killed} survived bit-identical")
 
 
-def test_what_a_killed_writer_leaves_is_ignored_by_git_and_cleaned_up(start, tmp_path):
-    checkpoint = tmp_path / "results" / "runs" / "v1-42.pt"
-    fault = partial(killed_while_writing, line=REPLACE, number=1)
-    assert start(checkpoint, fault=fault).ended() == -signal.SIGKILL
-    assert half_written(checkpoint) == 1
-    for name in (".gitignore", "Makefile"):
-        shutil.copy(PROJECT / name, tmp_path)
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    git = ["git", "-C", tmp_path, "ls-files", "--others", "--exclude-standard"]
-    assert subprocess.check_output(git).split() == [b".gitignore", b"Makefile"]
-    subprocess.run(["make", "-s", "-C", tmp_path, "clean"], check=True)
-    assert not list(checkpoint.parent.iterdir())
-
-
 # --- damage and malice ----------------------------------------------------------------------------
 
 
@@ -164,8 +141,7 @@ def test_every_damaged_checkpoint_is_noticed_before_it_is_unpickled_and_set_asid
         assert aside.read_bytes() == content
         aside.unlink()
         assert list(tmp_path.iterdir()) == []
-    tried = len(contents)
-    tell(f"damaged checkpoints {DRAWN}: {tried} tried, {tried} noticed and set aside")
+    tell(f"damaged checkpoints {DRAWN}: {len(contents)} tried, all noticed and set aside")
 
 
 def saved(state, **options):
@@ -196,11 +172,8 @@ def refuses(run, checkpoint, reason):
     return re.search(reason, str(outcome(run, checkpoint)))
 
 
-class Evil:
+class Evil(namedtuple("Evil", "marker")):
     """Makes a folder when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
 
     def __reduce__(self):
         return os.mkdir, (str(self.marker),)
@@ -296,20 +269,23 @@ def test_a_checkpoint_from_another_environment_resumes_with_a_warning(name, tmp_
         assert train(tiny_run(), tmp_path / "run.ckpt")["model"] == result["model"]
 
 
+def resumes(new, checkpoint):
+    """A run's checkpoints, from each of which it ends as one left alone."""
+    files, result = left_alone(new(), checkpoint)
+    for content in files:
+        checkpoint.write_bytes(content)
+        assert train(new(), checkpoint) == result
+    return files
+
+
 def test_a_one_cycle_run_resumes_where_its_rate_was(tmp_path):
     config = replace(CONFIG, schedule="one-cycle", learning_rate=0.01)
-    files, result = left_alone(tiny_run(config=config), tmp_path / "run.ckpt")
-    for content in files:
-        (tmp_path / "run.ckpt").write_bytes(content)
-        assert train(tiny_run(config=config), tmp_path / "run.ckpt") == result
+    resumes(partial(tiny_run, config=config), tmp_path / "run.ckpt")
 
 
 def test_a_loader_without_a_length_resumes_too(tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingHelper, "length_hint", lambda _: 0)
-    files, result = left_alone(tiny_run(), tmp_path / "run.ckpt")
-    for content in files:
-        (tmp_path / "run.ckpt").write_bytes(content)
-        assert train(tiny_run(), tmp_path / "run.ckpt") == result
+    files = resumes(tiny_run, tmp_path / "run.ckpt")
     for more in (1, -8, 1000):
         state = loaded(files[2])
         for adam in state["optimizer"].values():
@@ -460,29 +436,6 @@ def test_no_mutated_checkpoint_crashes_hangs_or_trains_another_run(
 # --- no room, no rights, no file ------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def full_disk():
-    """No file may get more than 4 KB long."""
-    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@contextlib.contextmanager
-def no_rights():
-    """Root may write everywhere: be somebody else."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 def test_a_full_disk_costs_no_epoch_that_was_kept(alone, tmp_path):
     checkpoint, run = tmp_path / "run.ckpt", new_run()
     disk = contextlib.ExitStack()
@@ -499,30 +452,24 @@ def write_checkpoint(path):
     save_checkpoint(path, {"weights": torch.zeros(10_000)})
 
 
-def write_history(path):
-    history([98.0] * 100).save(path)
-
-
 @pytest.mark.parametrize(
     ("use", "fault", "said"),
     [
         (write_checkpoint, full_disk, "cannot write .*file"),
         (write_checkpoint, no_rights, "cannot write .*file"),
-        (write_history, full_disk, "cannot write .*file"),
-        (write_history, no_rights, "cannot write .*file"),
+        (history([98.0] * 100).save, full_disk, "cannot write .*file"),
+        (history([98.0] * 100).save, no_rights, "cannot write .*file"),
         (load_checkpoint, no_rights, "file is damaged and cannot be renamed"),
     ],
 )
-def test_a_file_that_cannot_be_written_or_renamed_stays_as_it_was(use, fault, said):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "file")
-        path.write_bytes(b"precious")
-        os.chmod(folder, 0o555)  # unlike tmp_path, a folder that any user may enter
-        with fault(), pytest.raises(OSError, match=rf"{said} \(.+\): make "):
-            use(path)
-        assert path.read_bytes() == b"precious"
-        assert list(path.parent.iterdir()) == [path]
-        os.chmod(folder, 0o755)
+def test_a_file_that_cannot_be_written_or_renamed_stays_as_it_was(use, fault, said, public_folder):
+    path = public_folder / "file"
+    path.write_bytes(b"precious")
+    public_folder.chmod(0o555)
+    with fault(), pytest.raises(OSError, match=rf"{said} \(.+\): make "):
+        use(path)
+    assert path.read_bytes() == b"precious"
+    assert list(public_folder.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("place", ["file/run.ckpt", "file/below/run.ckpt"])
@@ -576,18 +523,13 @@ def test_a_finished_run_is_loaded_and_not_trained_again(alone, tmp_path, monkeyp
     checkpoint = tmp_path / "run.ckpt"
     checkpoint.write_bytes(alone.files[-1])
     run = new_run()
-    unread = lambda _: pytest.fail("a loader was read")  # noqa: E731
-    monkeypatch.setattr(type(run.train_loader), "__iter__", unread)
+    monkeypatch.delattr(type(run.train_loader), "__iter__")  # no loader can be read
     assert train(run, checkpoint) == alone.result()
     assert checkpoint.read_bytes() == alone.files[-1]
 
 
 def test_writing_a_checkpoint_takes_under_100_ms(alone, tmp_path):
     state = loaded(alone.files[-1])
-    times = []
-    for _ in range(9):
-        started = time.perf_counter()
-        save_checkpoint(tmp_path / "run.ckpt", state)
-        times.append(time.perf_counter() - started)
-    assert statistics.median(times) < 0.1
+    write = partial(save_checkpoint, tmp_path / "run.ckpt", state)
+    assert statistics.median(timeit.repeat(write, repeat=9, number=1)) < 0.1
     assert json.dumps(state["history"])  # and nothing in it but what JSON holds

@@ -1,6 +1,7 @@
 """What a run leaves behind: its figures, what it says beside the publication, its file."""
 
 import json
+from dataclasses import asdict
 from math import sqrt
 
 import pytest
@@ -19,11 +20,13 @@ PUBLISHED = [name for name, variant in VARIANTS.items() if variant.published]
 
 def test_a_history_knows_its_figures():
     history = history_of([93.59, 98.99, 99.0, 99.4, 99.3])
-    assert history.first_epoch_at_99 == 3
-    assert history.final_accuracy == 99.3
-    assert history.best_accuracy == 99.4
+    assert (history.first_epoch_at_99, history.convergence_rate) == (3, 2.0)
+    assert (history.final_accuracy, history.best_accuracy) == (99.3, 99.4)
     assert history.gap == pytest.approx(1.0)
-    assert history.convergence_rate == 2.0
+    history = history_of([98.0, 98.99])
+    assert history.first_epoch_at_99 is history.convergence_rate is None
+    with pytest.raises(ValueError, match="no complete epoch"):
+        _ = history_of([]).final_accuracy
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -33,22 +36,17 @@ def test_the_convergence_rule_gives_the_published_rates(name):
     assert history_of(accuracies).convergence_rate == published.convergence_rate
 
 
-def test_not_reached_is_none():
-    history = history_of([98.0, 98.99])
-    assert history.first_epoch_at_99 is None and history.convergence_rate is None
-    with pytest.raises(ValueError, match="no complete epoch"):
-        _ = history_of([]).final_accuracy
-
-
 def test_a_history_beside_the_published_figures():
     table = history_of([93.6, 98.0, 99.12, 99.4]).beside(VARIANTS["v1"].published, 17_938)
-    assert "| parameters | 17,938 | 17,938 |" in table
-    assert "| epoch 1, train accuracy | 70.51 % | 92.60 % |" in table
-    assert "| epoch 1, test accuracy | 93.59 % | 93.60 % |" in table
-    assert "| first epoch at 99 %+ (test) | 8 (99.13 %) | 3 (99.12 %) |" in table
-    assert "| final test accuracy | 99.36 % | 99.40 % |" in table
-    assert "| convergence rate | 0.75 | 2.00 |" in table
-    assert "| gap, test - train, last epoch | +2.4 points | +1.00 points |" in table
+    assert table.splitlines()[2:] == [
+        "| parameters | 17,938 | 17,938 |",
+        "| epoch 1, train accuracy | 70.51 % | 92.60 % |",
+        "| epoch 1, test accuracy | 93.59 % | 93.60 % |",
+        "| first epoch at 99 %+ (test) | 8 (99.13 %) | 3 (99.12 %) |",
+        "| final test accuracy | 99.36 % | 99.40 % |",
+        "| convergence rate | 0.75 | 2.00 |",
+        "| gap, test - train, last epoch | +2.4 points | +1.00 points |",
+    ]
     slow = history_of([98.0]).beside(VARIANTS["v2"].published, 17_938)
     assert "| first epoch at 99 %+ (test) | 6 (99.20 %) | not reached |" in slow
     assert "| convergence rate | 1.00 | not reached |" in slow
@@ -72,7 +70,7 @@ def test_a_history_survives_its_file(small, tmp_path):
     history = fit(build(), *loaders, config, CPU, progress=False)
     path = tmp_path / "new" / "run.json"
     history.save(path)
-    assert History.load(path) == history
+    assert History.load(path) == history and list(path.parent.iterdir()) == [path]
     content = json.loads(path.read_text())
     assert list(content) == [
         *("variant", "seed", "status", "config", "environment", "epochs"),
@@ -87,18 +85,13 @@ def test_a_history_survives_its_file(small, tmp_path):
     assert content["environment"]["torch"] == torch.__version__.split("+")[0]
     assert content["environment"]["threads"] == torch.get_num_threads()
     assert content["environment"]["processor"] and content["environment"]["onednn"]
-    assert [p.name for p in path.parent.iterdir()] == ["run.json"]
 
 
-def test_files_of_the_first_round_load_with_nothing_where_nothing_was_recorded(tmp_path):
-    path = tmp_path / "v1.json"
-    history_of([98.0]).save(path)
-    content = json.loads(path.read_text())
-    path.write_text(
-        json.dumps({k: v for k, v in content.items() if v is not None or k == "epochs"})
-    )
-    history = History.load(path)
-    assert history.train_images is history.mistakes is history.clean_train is None
+def test_files_of_the_first_round_load_with_nothing_where_nothing_was_recorded():
+    content = asdict(history_of([98.0]))
+    for name in ("train_images", "mistakes", "clean_train"):
+        assert content.pop(name) is None
+    assert History.from_dict(content) == history_of([98.0])
 
 
 def test_an_interrupted_run_is_not_saved(tmp_path):
@@ -115,13 +108,11 @@ def edited(**fields):
     "damage",
     [
         lambda text: text[: len(text) // 2],
-        lambda text: "",
         lambda text: "[]",
         lambda text: text.replace('"status": "finished"', '"status": "done"'),
         lambda text: text.replace('"seed": 42', '"seed": "42"'),
         lambda text: text.replace('"seconds"', '"minutes"'),
         lambda text: text.replace("98.0", "NaN"),
-        lambda text: text.replace("98.0", '"98.0"'),
         lambda text: text.replace("98.0", "1000"),
         lambda text: text.replace('"variant"', '"extra": 1, "variant"'),
         lambda text: text.replace('"gamma"', '"gama"'),
@@ -130,7 +121,6 @@ def edited(**fields):
         edited(config={"epochs": "x"}),
         edited(config={"gamma": 10**400}),
         edited(epochs="x"),
-        edited(environment=None),
         edited(environment={"threads": [1]}),
         edited(train_images=0),
     ],

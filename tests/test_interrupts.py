@@ -1,9 +1,7 @@
 """What breaks an epoch off: signals, dead workers, losses and batches that make no sense."""
 
-import contextlib
 import itertools
 import multiprocessing
-import os
 import random
 import re
 import signal
@@ -13,35 +11,11 @@ from functools import partial
 import pytest
 import torch
 
-from tests.helpers import CPU
-from tests.victims import (
-    CONFIG,
-    DRAWN,
-    PASSES,
-    SEED,
-    STEPS,
-    TIMEOUT,
-    at_pass,
-    counts,
-    digest,
-    epochs_in,
-    half_written,
-    new_run,
-    train,
-)
+from tests.helpers import CPU, DRAWN, SEED, counts, wait_for
+from tests.victims import CONFIG, PASSES, STEPS, TIMEOUT, at_pass, digest, epochs_in, new_run, train
 from TrainingHelper import fit, load_checkpoint
 
 pytest_plugins = ["tests.victims"]
-
-# --- signals --------------------------------------------------------------------------------------
-
-
-def wait_for(path, victim):
-    """Wait until a victim has made a file."""
-    deadline = time.monotonic() + TIMEOUT
-    while not path.exists() and time.monotonic() < deadline:
-        victim.ended(0.002)
-    assert path.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -55,7 +29,7 @@ def test_a_signal_at_a_random_moment_costs_no_complete_epoch_and_leaves_no_proce
         # Every other one is hit together with its workers.
         group, workers = ((False, 0), (True, 2), (False, 2), (True, 2))[len(hit) % 4]
         victim = start(checkpoint, workers=workers)
-        wait_for(checkpoint, victim)
+        wait_for(checkpoint.exists, every=0.002)
         # In what is left of the run's time, and as often while its workers start.
         victim.ended(moments.uniform(0, moments.choice((0.1, 0.7)) * alone.seconds))
         victim.hit(number, group)
@@ -67,7 +41,7 @@ def test_a_signal_at_a_random_moment_costs_no_complete_epoch_and_leaves_no_proce
             assert code == -signal.SIGTERM
         else:
             assert victim.outcomes() == [alone.result(epochs)]
-        assert half_written(checkpoint) == 0
+        assert not list(checkpoint.parent.glob(".*.tmp"))
         assert start(checkpoint).outcomes() == [alone.result()]
         if len(hit) == count:
             break
@@ -77,7 +51,6 @@ def test_a_signal_at_a_random_moment_costs_no_complete_epoch_and_leaves_no_proce
     tell(f"{number.name} {DRAWN}: {count} inflicted, {count} survived bit-identical")
 
 
-@contextlib.contextmanager
 def hanging(model, marker):
     """Hang in the second epoch, and say so."""
 
@@ -85,33 +58,28 @@ def hanging(model, marker):
         marker.touch()
         time.sleep(10 * TIMEOUT)
 
-    with at_pass(model, PASSES + 2, hang):
-        yield
+    return at_pass(model, PASSES + 2, hang)
 
 
 def test_a_second_interrupt_ends_a_run_that_hangs(alone, start, tmp_path):
     marker = tmp_path / "hangs"
     victim = start(tmp_path / "run.ckpt", fault=partial(hanging, marker=marker))
-    wait_for(marker, victim)
+    wait_for(marker.exists, every=0.002)
     victim.hit(signal.SIGINT)
     assert victim.ended(0.2) is None
     victim.hit(signal.SIGINT)
     assert victim.outcomes() == [alone.result(1)]
 
 
-# --- workers --------------------------------------------------------------------------------------
+def kill_workers(count=None):
+    """kill -9 to so many of the loader's workers, or to all."""
+    for worker in multiprocessing.active_children()[:count]:
+        worker.kill()
 
 
-@contextlib.contextmanager
 def workers_killed(model, number, workers):
-    """kill -9 to some of the loader's workers at the number-th forward pass."""
-
-    def kill():
-        for worker in multiprocessing.active_children()[:workers]:
-            os.kill(worker.pid, signal.SIGKILL)
-
-    with at_pass(model, number, kill):
-        yield
+    """kill -9 to some of the workers at the number-th forward pass."""
+    return at_pass(model, number, partial(kill_workers, workers))
 
 
 @counts(2, 12)
@@ -124,9 +92,8 @@ def test_a_killed_worker_costs_the_epoch_and_nothing_else(count, alone, start, p
         victim = start(checkpoint, workers=2, fault=fault, calls=2)
         failed, resumed = victim.outcomes()
         died = rf"RuntimeError\(.a worker process of the data loader died in epoch {epoch} \(.*"
-        assert re.match(
-            died + r"call fit again to resume from the checkpoint\..\)$", failed["error"]
-        )
+        resume = r"call fit again to resume from the checkpoint\..\)$"
+        assert re.match(died + resume, failed["error"])
         assert failed["model"] == alone.states[epoch - 1]["model"]
         assert resumed == alone.result()
     tell(f"workers killed {DRAWN}: {count} runs hit, {count} survived bit-identical")
@@ -151,8 +118,7 @@ def train_then_lose_what_workers_there_are(pipe, checkpoint):
     seen = []
     with at_pass(run.model, 1, lambda: seen.extend(multiprocessing.active_children())):
         train(run, checkpoint)
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGKILL)
+    kill_workers()
     time.sleep(0.2)  # another cell: a worker that died would disturb it here
     pipe.send((len(seen), [worker.is_alive() for worker in seen]))
 
@@ -160,9 +126,6 @@ def train_then_lose_what_workers_there_are(pipe, checkpoint):
 def test_no_worker_is_left_after_fit_to_disturb_another_cell(start, tmp_path):
     victim = start(tmp_path / "run.ckpt", target=train_then_lose_what_workers_there_are)
     assert victim.outcomes() == (2, [False, False])
-
-
-# --- losses and batches ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,28 +147,23 @@ def test_a_loss_that_is_not_finite_is_named_and_never_kept(number, message, alon
     assert train(run, checkpoint) == alone.result()
 
 
-def batch(*shape, dtype=torch.float32, fill=0.0, labels=4):
+def batch(*shape, dtype=torch.float32, fill=0.0, labels=(0, 1, 2, 3)):
     """A batch, good unless told otherwise."""
-    labels = torch.arange(labels) if isinstance(labels, int) else torch.tensor(labels)
-    images = torch.zeros(shape or (4, 1, 28, 28))
-    images.view(-1)[1234:1235] = fill
-    return images.to(dtype), labels
+    images = torch.zeros(shape or (4, 1, 28, 28), dtype=dtype)
+    images.view(-1)[1234] = fill
+    return images, torch.tensor(labels)
 
 
 BAD_BATCHES = [
     ("images that are torch.float32 [4, 28, 28]", batch(4, 28, 28)),
     ("images that are torch.float32 [4, 3, 28, 28]", batch(4, 3, 28, 28)),
     ("images that are torch.float32 [4, 1, 32, 32]", batch(4, 1, 32, 32)),
-    ("images that are torch.float32 [2, 2, 1, 28, 28]", batch(2, 2, 1, 28, 28, labels=2)),
     ("images that are torch.uint8 [4, 1, 28, 28]", batch(dtype=torch.uint8)),
-    ("images that are torch.float64 [4, 1, 28, 28]", batch(dtype=torch.float64)),
     ("images with NaN or infinity", batch(fill=torch.nan)),
-    ("images with NaN or infinity", batch(fill=torch.inf)),
     ("images with NaN or infinity", batch(fill=-torch.inf)),
-    ("labels that are torch.int32 [4] for 4", (batch()[0], torch.arange(4, dtype=torch.int32))),
     ("labels that are torch.float32 [4] for 4", batch(labels=[0.0, 1.0, 2.0, 3.0])),
     ("labels that are torch.int64 [4, 10] for 4", batch(labels=[[0] * 10] * 4)),
-    ("labels that are torch.int64 [3] for 4", batch(labels=3)),
+    ("labels that are torch.int64 [3] for 4", batch(labels=[0, 1, 2])),
     ("labels that are torch.int64 [0] for 0", (torch.zeros(0, 1, 28, 28), torch.arange(0))),
     ("labels from -1 to 2", batch(labels=[0, 1, -1, 2])),
     ("labels from 0 to 10", batch(labels=[0, 1, 10, 2])),
@@ -218,23 +176,20 @@ BAD_BATCHES = [
 @pytest.mark.parametrize("loader", ["train", "test"])
 @pytest.mark.parametrize(("said", "bad"), BAD_BATCHES)
 def test_a_malformed_batch_is_named_and_trains_nothing(said, bad, loader):
-    loaders = {"train": [batch()] * 3, "test": [batch()] * 3}
-    loaders[loader] = [batch(), batch(), bad]
-    model = new_run().model
-    before = digest(model.state_dict())
-    expected = (
-        f"batch 3 of the {loader} loader holds {said}.*; expected a pair of images, finite float"
-    )
-    with pytest.raises(ValueError, match=expected.replace("[", r"\[")):
-        fit(model, loaders["train"], loaders["test"], CONFIG, CPU, progress=False)
-    assert digest(model.state_dict()) == before
+    said = f"batch 3 of the {loader} loader holds {said}.*; expected a pair of images, finite float"
+    refuse(said.replace("[", r"\["), {loader: [batch(), batch(), bad]})
 
 
 @pytest.mark.parametrize("loader", ["train", "test"])
 def test_a_loader_without_batches_is_named(loader):
-    loaders = {"train": [batch()], "test": [batch()]} | {loader: []}
+    refuse(f"the {loader} loader yields no batch", {loader: []})
+
+
+def refuse(said, bad):
+    """Assert that fit refuses these loaders, and trains nothing."""
+    loaders = {"train": [batch()] * 3, "test": [batch()] * 3} | bad
     model = new_run().model
     before = digest(model.state_dict())
-    with pytest.raises(ValueError, match=f"the {loader} loader yields no batch"):
-        fit(model, loaders["train"], loaders["test"], CONFIG, CPU, progress=False)
+    with pytest.raises(ValueError, match=said):
+        fit(model, *loaders.values(), CONFIG, CPU, progress=False)
     assert digest(model.state_dict()) == before

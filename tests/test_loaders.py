@@ -5,7 +5,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -15,12 +14,11 @@ from torchvision.transforms import InterpolationMode
 
 import DataPipeline
 from DataPipeline import AUGMENTATION, MNIST, augment, make_loaders
-from tests.helpers import CPU
+from tests.helpers import CPU, wait_for
 from TrainingHelper import TrainingConfig
 
 CONFIG = TrainingConfig()
 
-# --- augmentation ---------------------------------------------------------------------------------
 
 BILINEAR = {"interpolation": InterpolationMode.BILINEAR, "fill": 0}
 
@@ -32,9 +30,8 @@ def rotated(digit, drawn, i):
 def moved(digit, drawn, i):
     angle, scale = drawn["angle"][i].item(), drawn["scale"][i, 0].item()
     shear = [drawn["shear_x"][i].item(), drawn["shear_y"][i].item()]
-    return reference.affine(
-        digit, angle, drawn["translations"][i].tolist(), scale, shear, **BILINEAR
-    )
+    shift = drawn["translations"][i].tolist()
+    return reference.affine(digit, angle, shift, scale, shear, **BILINEAR)
 
 
 def jittered(digit, drawn, i):
@@ -88,15 +85,12 @@ def test_augmenting_depends_on_the_seed_alone_and_moves_no_generator(mnist):
     assert first.min() >= 0 and first.max() <= 1
 
 
-# --- loaders --------------------------------------------------------------------------------------
+def derived(*numbers):
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def by_hand(data, epoch, seed=42, batch_size=32, chunk=2048):
     """An epoch's batches by their definition; of the project's code only the transforms."""
-
-    def derived(*numbers):
-        return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
     generator = torch.Generator().manual_seed(derived(seed, epoch))
     order = torch.randperm(len(data.train_images), generator=generator)
     images = []
@@ -142,10 +136,15 @@ def workers():
 @pytest.mark.parametrize(
     ("num_workers", "start"), [(0, None), (1, None), (2, None), (2, "fork"), (2, "spawn")]
 )
-def test_an_epoch_is_the_one_made_by_hand(several_chunks, expected, num_workers, start):
-    train, _ = make_loaders(several_chunks, CONFIG, CPU, num_workers, start)
+def test_an_epoch_is_the_one_made_by_hand_and_moves_no_generator(
+    several_chunks, expected, num_workers, start
+):
+    before = torch.get_rng_state()
+    train, test = make_loaders(several_chunks, CONFIG, CPU, num_workers, start)
     for epoch in (1, 2):
         assert same(batches(train, epoch), expected[epoch])
+    assert len(list(test)) == len(test)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("batch_size", "chunk"), [(1, 2048), (50, 2050), (5000, 5000)])
@@ -184,14 +183,6 @@ def test_an_epoch_within_an_epoch_disturbs_neither(several_chunks, expected, num
     assert same([first, *outer], expected[1])
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_iterating_moves_no_generator_of_the_main_process(small, num_workers):
-    train, test = make_loaders(small, CONFIG, CPU, num_workers)
-    before = torch.get_rng_state()
-    list(train), list(test)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_workers_start_once_outlive_an_interrupt_but_not_their_loader(
     several_chunks, expected, workers
 ):
@@ -206,9 +197,7 @@ def test_workers_start_once_outlive_an_interrupt_but_not_their_loader(
     assert workers() == started
     del train
     gc.collect()
-    for worker in started:
-        worker.join(10)
-    assert not workers()
+    wait_for(lambda: not workers(), seconds=10)
 
 
 def test_stopping_ends_the_workers_of_an_epoch_that_somebody_still_holds(
@@ -221,16 +210,6 @@ def test_stopping_ends_the_workers_of_an_epoch_that_somebody_still_holds(
     train.stop_workers()
     assert not workers()
     assert next(held, None) is None
-    assert same(batches(train, 1), expected[1])
-
-
-def test_a_killed_worker_ends_no_more_than_its_epoch(several_chunks, expected, workers):
-    train, _ = make_loaders(several_chunks, CONFIG, CPU, num_workers=2)
-    epoch = iter(train)
-    next(epoch)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
-        workers().pop().kill()
-        time.sleep(60)  # until torch hears of it
     assert same(batches(train, 1), expected[1])
 
 
@@ -256,11 +235,9 @@ def test_batches_are_on_the_device(small):
 @pytest.mark.parametrize(("device", "pinned"), [("cuda:0", True), ("cpu", False), ("mps", False)])
 def test_memory_is_pinned_for_cuda_alone(small, monkeypatch, device, pinned):
     given = []
-    monkeypatch.setattr(
-        DataPipeline, "DataLoader", lambda *_, pin_memory, **__: given.append(pin_memory)
-    )
+    monkeypatch.setattr(DataPipeline, "DataLoader", lambda *_, **options: given.append(options))
     make_loaders(small, CONFIG, device)
-    assert set(given) == {pinned}
+    assert {options["pin_memory"] for options in given} == {pinned}
 
 
 def test_the_checksum_tells_data_apart(small):
@@ -280,7 +257,6 @@ def test_the_checksum_tells_data_apart(small):
         ({"train_images": lambda t: t.float()}, r"train set has images torch.float32 \[320, 1, 28"),
         ({"test_images": lambda t: t.squeeze(1)}, r"test set has images torch.uint8 \[100, 28, 28"),
         ({"train_labels": lambda t: t[:-1]}, r"labels torch.int64 \[319\]"),
-        ({"train_labels": lambda t: t.int()}, r"labels torch.int32 \[320\]"),
         ({"test_labels": lambda t: t + 5}, r"labels torch.int64 \[100\] from 5 to 14; expected"),
         ({"test_labels": lambda t: t - 1}, r"labels torch.int64 \[100\] from -1 to 8; expected"),
         ({"train_images": lambda t: t[:0], "train_labels": lambda t: t[:0]}, r"int64 \[0\];"),

@@ -13,20 +13,16 @@ from tests.helpers import build
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("v1", 17_938), ("v2", 17_938), ("final", 18_434)]
+    ("name", "parameters", "memory"),
+    [("v1", 17_938, "0.46"), ("v2", 17_938, "0.46"), ("final", 18_434, "0.85")],
 )
-def test_parameter_counts_are_the_published_ones(name, parameters):
+def test_parameters_and_torchsummarys_memory_are_the_published_ones(
+    name, parameters, memory, capsys
+):
     assert count_parameters(build(name)) == parameters == VARIANTS[name].published.parameters
-    assert parameters < 20_000
-
-
-@pytest.mark.parametrize(
-    ("name", "forward_backward"), [("v1", "0.46"), ("v2", "0.46"), ("final", "0.85")]
-)
-def test_torchsummary_prints_the_published_memory(name, forward_backward, capsys):
     summary(build(name), (1, 28, 28), device="cpu")
     printed = capsys.readouterr().out
-    assert f"Forward/backward pass size (MB): {forward_backward}\n" in printed
+    assert f"Forward/backward pass size (MB): {memory}\n" in printed
     assert "Params size (MB): 0.07\n" in printed
 
 
@@ -56,10 +52,10 @@ def test_dropout_and_batch_norm_are_where_the_variant_says(name):
     assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == 14
 
 
-def written_out(batch_norm: bool) -> nn.Sequential:
-    """The layout table of the README, spelled out layer by layer, without dropout."""
+def written_out(batch_norm):
+    """The layout table of docs/choices.md, spelled out layer by layer, without dropout."""
 
-    def conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    def conv(inputs, outputs, kernel):
         layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
         return [layer, nn.BatchNorm2d(outputs), nn.ReLU()] if batch_norm else [layer, nn.ReLU()]
 
@@ -75,7 +71,6 @@ def written_out(batch_norm: bool) -> nn.Sequential:
 @pytest.mark.parametrize("name", ["v1", "final"])
 def test_the_network_computes_what_the_layout_table_says(name):
     """With weights that keep the signal up: the default ones let it fade to the last decimals."""
-    torch.manual_seed(0)
     model = build(name)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -92,21 +87,6 @@ def test_the_network_computes_what_the_layout_table_says(name):
     assert logits.std() > 0.01
 
 
-@pytest.mark.parametrize("name", list(VARIANTS))
-def test_every_parameter_gets_a_gradient(name):
-    torch.manual_seed(0)
-    model = build(name)
-    model(torch.rand(64, 1, 28, 28)).square().sum().backward()
-    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
-
-
-def test_logits_are_no_probabilities():
-    torch.manual_seed(0)
-    logits = build("v1").eval()(torch.rand(3, 1, 28, 28))
-    assert logits.shape == (3, 10) and logits.dtype == torch.float32
-    assert (logits < 0).any()
-
-
 def test_a_network_knows_its_variant():
     assert [build(name).variant for name in VARIANTS] == list(VARIANTS)
     other = SmallMNISTNet4Block(dropout=[0.1, 0, 0, 0.5], batch_norm=True)
@@ -118,10 +98,8 @@ def test_a_network_knows_its_variant():
     ("dropout", "message"),
     [
         ((0.1, 0.1, 0.1), "3 rates; expected 4"),
-        ((0.1,) * 5, "5 rates; expected 4"),
         ((0.1, 1.0, 0, 0), r"block 2 is 1.0; expected a rate in \[0, 1\)"),
         ((0.1, 0, 0, -0.1), "block 4 is -0.1"),
-        ((float("nan"), 0, 0, 0), "block 1 is nan"),
     ],
 )
 def test_dropout_rates_that_make_no_sense_are_refused(dropout, message):
@@ -129,7 +107,7 @@ def test_dropout_rates_that_make_no_sense_are_refused(dropout, message):
         SmallMNISTNet4Block(dropout=dropout)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 28, 28), (1, 28, 28), (2, 1, 14, 14)])
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 28, 28), (2, 1, 14, 14)])
 def test_images_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match="one channel"):
         build("v1")(torch.zeros(shape))

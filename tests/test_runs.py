@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from models import VARIANTS
 from study import cluster as study_cluster
 from study.__main__ import main
 from study.runs import load_runs, run
-from tests.helpers import CPU, PROJECT, without_seconds
+from tests.helpers import CPU, PROJECT, build, wait_for, without_seconds
 from tests.helpers import history as history_of
-from TrainingHelper import TrainingConfig, evaluate, fit, set_seed
+from TrainingHelper import TrainingConfig, evaluate, fit
 
 TIMEOUT = 100  # seconds for a few runs of two epochs on IMAGES images
 IMAGES = 320
@@ -32,10 +31,8 @@ SMALL = {"config": TrainingConfig(epochs=2), "train_images": IMAGES}
 
 def without_times(run):
     """A history as a dict, without the seconds, and the commit that only the study records."""
-    content = asdict(run)
+    content = asdict(run) | {"epochs": without_seconds(run)}
     content["environment"].pop("commit", None)
-    for record in content["epochs"]:
-        del record["seconds"]
     return content
 
 
@@ -56,8 +53,7 @@ def undisturbed(mnist):
     for variant, seed in itertools.product(("v1", "v2_bn"), (42, 43)):
         config = TrainingConfig(seed, epochs=2)
         loaders = make_loaders(mnist.first(IMAGES), config, num_workers=2)
-        set_seed(seed)
-        model = VARIANTS[variant].network()
+        model = build(variant, seed)
         history = fit(model, *loaders, config, "cpu", progress=False)
         loss, accuracy = evaluate(model, loaders[0].as_they_are(), CPU)
         history.clean_train = {"loss": loss, "accuracy": accuracy}
@@ -72,22 +68,14 @@ ARGUMENTS = {"variants": ["v1", "v2_bn"], "seeds": [42, 43], **SMALL}
 def start():
     """A function that calls study.run in a process, and group of processes, of its own."""
     started = []
+    imports = "from helpers.config import TrainingConfig; from study.runs import run"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
     def start(folder, **arguments):
-        call = (
-            "from helpers.config import TrainingConfig; from study.runs import run; "
-            f"run(folder={str(folder)!r}, **{ARGUMENTS | arguments!r})"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", call],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=PROJECT,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+        call = f"{imports}; run(folder={str(folder)!r}, **{ARGUMENTS | arguments!r})"
+        command = [sys.executable, "-c", call]
+        started.append(subprocess.Popen(command, cwd=PROJECT, start_new_session=True, **pipes))
+        return started[-1]
 
     yield start
     for process in started:
@@ -96,25 +84,12 @@ def start():
         process.communicate()
 
 
-def wait_for(condition):
-    """Wait until condition() is true; its value."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)
-    return value
-
-
 @pytest.mark.slow
 def test_runs_side_by_side_are_those_of_the_notebooks(tmp_path, undisturbed):
     run(folder=tmp_path, jobs=2, **ARGUMENTS)
     assert histories(tmp_path) == undisturbed
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "v1-42.json",
-        "v1-43.json",
-        "v2_bn-42.json",
-        "v2_bn-43.json",
-    ]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"v1-42.json", "v1-43.json", "v2_bn-42.json", "v2_bn-43.json"}
 
 
 @pytest.mark.slow
@@ -134,11 +109,8 @@ def test_a_choice_is_made_on_training_images_held_out(tmp_path, mnist):
     config = TrainingConfig(epochs=1, schedule="one-cycle", learning_rate=0.01)
     run(["none_bn"], [5], tmp_path, jobs=1, config=config, train_images=IMAGES, held_out=True)
     config = replace(config, seed=5)
-    data = mnist._replace(test_images=mnist.train_images[50_000:])
-    data = data._replace(test_labels=mnist.train_labels[50_000:]).first(IMAGES)
-    set_seed(5)
-    model = VARIANTS["none_bn"].network()
-    history = fit(model, *make_loaders(data, config, num_workers=0), config, "cpu", progress=False)
+    loaders = make_loaders(mnist.held_out().first(IMAGES), config, num_workers=0)
+    history = fit(build("none_bn", 5), *loaders, config, "cpu", progress=False)
     [found] = load_runs(tmp_path).values()
     assert found.config == config.as_dict() and found.train_images == IMAGES
     assert without_seconds(found) == without_seconds(history) and found.mistakes == history.mistakes
@@ -228,44 +200,34 @@ def test_a_run_of_another_config_or_on_other_images_is_left_alone(tmp_path, imag
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
-def damage(folder, kind):
-    """Put a file that does not belong into a folder of runs; its name."""
-    path = folder / "v1-42.json"
-    history_of([98.0, 99.0]).save(path)
-    text = path.read_text()
-    if kind == "damaged":
-        path.write_text(text[:100])
-    elif kind == "foreign":
-        path = folder / "package.json"
-        path.write_text('{"name": "leftpad"}')
-    elif kind == "another run's name":
-        path = folder / "v1-43.json"
-        path.write_text(text)
-    elif kind == "unknown variant":
-        path = folder / "v9-42.json"
-        history_of([99.0], "v9").save(path)
-    elif kind == "interrupted":
-        path.write_text(text.replace('"finished"', '"interrupted"'))
-    elif kind == "mistakes":
-        path.write_text(text.replace('"mistakes": null', '"mistakes": [[3, 7]]'))
-    return path.name
+BAD_FILES = {  # what is written under which name, in place of v1's run with seed 42
+    "damaged": ("v1-42.json", lambda t: t[:100]),
+    "foreign": ("package.json", lambda t: '{"name": "leftpad"}'),
+    "another run's name": ("v1-43.json", str),
+    "unknown variant": ("v9-42.json", lambda t: t.replace('"v1"', '"v9"')),
+    "interrupted": ("v1-42.json", lambda t: t.replace('"finished"', '"interrupted"')),
+    "mistakes": ("v1-42.json", lambda t: t.replace('"mistakes": null', '"mistakes": [[3, 7]]')),
+}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["damaged", "foreign", "another run's name", "unknown variant", "interrupted", "mistakes"],
-)
+def refusal(*arguments):
+    """The one sentence that ends the command."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert "\n" not in str(ended.value)
+    return str(ended.value)
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
 @pytest.mark.parametrize("command", ["run", "report"])
 def test_a_file_that_is_no_run_of_the_study_ends_it_in_one_sentence(tmp_path, command, kind):
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    name = damage(folder, kind)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--folder", str(folder)])
-    assert name in str(ended.value) and "\n" not in str(ended.value)
-    assert "move it away" in str(ended.value)
-    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    name, change = BAD_FILES[kind]
+    path = tmp_path / "runs" / name
+    history_of([98.0, 99.0]).save(path)
+    path.write_text(change(path.read_text()))
+    before = path.read_bytes()
+    assert re.fullmatch(f".*{name}.*move it away.*", refusal(command, "--folder", str(path.parent)))
+    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
 
 
 def test_help_names_the_variants_and_the_seeds(capsys):
@@ -286,21 +248,15 @@ def test_help_names_the_variants_and_the_seeds(capsys):
 )
 def test_bad_arguments_are_one_sentence_and_no_run(tmp_path, arguments, message):
     folder = tmp_path / "runs"
-    with pytest.raises(SystemExit, match=message) as ended:
-        main(["run", "--folder", str(folder), *arguments])
-    assert "\n" not in str(ended.value) and not folder.exists()
+    assert message in refusal("run", "--folder", str(folder), *arguments)
+    assert not folder.exists()
 
 
-@pytest.mark.parametrize("seeds", [["x"], ["4.2"], ["-1"], ["4294967296"], ["42,43"]])
-def test_a_seed_list_that_is_not_one_is_refused(tmp_path, capsys, seeds):
-    with pytest.raises(SystemExit):
-        main(["run", "--folder", str(tmp_path / "runs"), "--seeds", *seeds])
-    said = capsys.readouterr().err
-    assert f"{seeds[0]!r} is no seed; expected integers from 0 to 2**32 - 1" in said
-    assert not (tmp_path / "runs").exists()
-
-
-# --- on a cluster ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", ["x", "4.2", "-1", "4294967296", "42,43"])
+def test_a_seed_that_is_none_is_refused_by_argparse(tmp_path, capsys, seed):
+    assert refusal("run", "--folder", str(tmp_path / "runs"), "--seeds", seed) == "2"
+    said = f"{seed!r} is no seed; expected integers from 0 to 2**32 - 1"
+    assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
 @pytest.fixture
@@ -349,10 +305,7 @@ def kill_a_worker(cluster):
 
 @pytest.fixture
 def dask(tmp_path):
-    """A scheduler and a worker, started as the README says, but where this project is not.
-
-    Their processes, and the address.
-    """
+    """A scheduler's process and address; and a worker, started where this project is not."""
     file = tmp_path / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     dask = [sys.executable, "-m", "dask"]
@@ -360,7 +313,7 @@ def dask(tmp_path):
     scheduler = subprocess.Popen([*dask, "scheduler", *at, "--port", "0"], **quiet)
     wait_for(lambda: file.exists() and file.stat().st_size)
     worker = subprocess.Popen([*dask, "worker", *at, "--nthreads", "1"], **quiet)
-    yield scheduler, worker, json.loads(file.read_text())["address"]
+    yield scheduler, json.loads(file.read_text())["address"]
     for process in (worker, scheduler):
         process.terminate()
         process.wait(TIMEOUT)
@@ -368,7 +321,7 @@ def dask(tmp_path):
 
 @pytest.mark.slow
 def test_a_scheduler_that_goes_away_ends_the_study_in_one_sentence(tmp_path, start, dask):
-    scheduler, _, address = dask
+    scheduler, address = dask
     process = start(tmp_path / "runs", scheduler=address)
     wait_for(lambda: list((tmp_path / "runs").glob("*.json")) or process.poll() is not None)
     scheduler.kill()
@@ -379,18 +332,14 @@ def test_a_scheduler_that_goes_away_ends_the_study_in_one_sentence(tmp_path, sta
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_an_unreachable_scheduler_is_one_sentence(tmp_path, monkeypatch, address):
     monkeypatch.setattr(study_cluster, "SECONDS", 1)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "--folder", str(tmp_path), "--scheduler", address])
-    assert str(ended.value).startswith(f"no Dask scheduler answers at {address}: start one")
-    assert "\n" not in str(ended.value) and not list(tmp_path.iterdir())
+    said = refusal("run", "--folder", str(tmp_path), "--scheduler", address)
+    assert said.startswith(f"no Dask scheduler answers at {address}: start one")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_scheduler_without_workers_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(study_cluster, "SECONDS", 1)
-    with (
-        distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as empty,
-        pytest.raises(SystemExit, match="has no worker: start some") as ended,
-    ):
-        address = empty.scheduler_address
-        main(["run", "--folder", str(tmp_path), "--scheduler", address])
-    assert "\n" not in str(ended.value)
+    at = {"host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=0, **at) as empty:
+        said = refusal("run", "--folder", str(tmp_path), "--scheduler", empty.scheduler_address)
+    assert "has no worker: start some" in said

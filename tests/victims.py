@@ -2,7 +2,6 @@
 
 A run that resumes after a fault has to end bit for bit as one left alone: every weight, every
 buffer of BatchNorm, the history without its times. Tests marked torture inflict more of the same.
-Moments and mutations are random; FAULT_SEED=<the printed seed> draws the same ones again.
 
 A module of tests takes the fixtures by pytest_plugins = ["tests.victims"].
 """
@@ -14,7 +13,6 @@ import itertools
 import multiprocessing
 import multiprocessing.forkserver
 import os
-import secrets
 import signal
 import sys
 import time
@@ -38,8 +36,6 @@ IMAGES, TEST_IMAGES, CHUNK = 128, 32, 32
 STEPS = IMAGES // CONFIG.batch_size
 PASSES = STEPS + 1  # forward passes per epoch: the evaluation takes one
 TIMEOUT = 60  # seconds for a process that nothing happens to
-SEED = int(os.environ.get("FAULT_SEED", secrets.randbits(32)))
-DRAWN = f"(FAULT_SEED={SEED})"
 
 # Victims are forked, from a process that has imported all they need, in a hundredth of the time
 # that a new one would take to import torch and to ask oneDNN what it is.
@@ -48,28 +44,19 @@ FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["tests.test_checkpoints", "tests.test_interrupts", "torch._dynamo"])
 
 
-def counts(normal, torture):
-    """Parametrizes a test with the number of faults to inflict."""
-    more = pytest.param(torture, marks=pytest.mark.torture)
-    return pytest.mark.parametrize("count", [normal, more])
-
-
-# --- a small run ----------------------------------------------------------------------------------
-
 Run = namedtuple("Run", "model train_loader test_loader config")  # what fit takes, in its order
 
 
-def new_run(config=CONFIG, variant="final", data=0, workers=0):
+def new_run(variant="final", data=0, workers=0):
     """A run that nothing has happened to yet, on images that are noise."""
     torch.manual_seed(data)
     parts = []
     for count in (IMAGES, TEST_IMAGES):
         parts.append(torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8))
         parts.append(torch.randint(0, 10, (count,)))
-    model = build(variant, config.seed)
-    how = {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
     with mock.patch.object(DataPipeline, "TRAIN_CHUNK", CHUNK):  # more of them than workers
-        return Run(model, *make_loaders(MNIST(*parts), config, **how), config)
+        loaders = make_loaders(MNIST(*parts), CONFIG, CPU, workers, "fork")
+    return Run(build(variant), *loaders, CONFIG)
 
 
 def digest(value):
@@ -97,11 +84,6 @@ def epochs_in(checkpoint):
     return None if state is None else len(state["history"]["epochs"])
 
 
-def half_written(checkpoint):
-    """How many temporary files lie beside a checkpoint."""
-    return len(list(checkpoint.parent.glob(".*.tmp")))
-
-
 @contextlib.contextmanager
 def at_pass(model, number, action):
     """Do something when the model is called for the number-th time."""
@@ -111,11 +93,8 @@ def at_pass(model, number, action):
         if next(calls) == number:
             action()
 
-    handle = model.register_forward_pre_hook(hook)
-    try:
+    with model.register_forward_pre_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 def loaded(content):
@@ -132,9 +111,6 @@ def left_alone(run, checkpoint):
 
     with at_pass(run.model, 1, keep):
         return files, train(run, checkpoint, keep)
-
-
-# --- in a process of its own ----------------------------------------------------------------------
 
 
 def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, calls=1):
@@ -218,17 +194,6 @@ def start(fork_server):
 def places(tmp_path):
     """Paths for checkpoints, each in a folder that is not there yet, without end."""
     return (tmp_path / f"run {number}" / "run.ckpt" for number in itertools.count())
-
-
-@pytest.fixture
-def tell(capsys):
-    """Says how many faults were inflicted, in pytest's own output."""
-
-    def tell(text):
-        with capsys.disabled():
-            print(f"\n{text}")
-
-    return tell
 
 
 class Alone(namedtuple("Alone", "files states seconds")):
