@@ -36,7 +36,7 @@ def on_cluster(
     """
     import cloudpickle  # here, as they take a second to import
     from distributed import Client, KilledWorker, get_worker
-    from distributed.comm import get_address_host_port
+    from distributed.comm import CommClosedError, get_address_host_port
 
     try:
         get_address_host_port(address)  # Client refuses a bad one too, but then hangs at exit
@@ -77,7 +77,7 @@ def on_cluster(
                 lambda name, task: workers.submit(train_there, name, task, code),
                 lambda: max(1, sum(client.nthreads().values())),
             )
-        except (CancelledError, KilledWorker) as error:
+        except (CancelledError, CommClosedError, KilledWorker) as error:
             raise RuntimeError(
                 f"the Dask scheduler at {address} is gone, or several workers died of one run: see "
                 "what they logged, and run again for what is missing."
