@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 import TrainingHelper
+from helpers.checkpoint import differences, load_checkpoint, save_checkpoint
 from helpers.files import write_atomically
 from tests.helpers import CPU, DRAWN, SEED, counts, full_disk, history, no_rights
 from tests.victims import (
@@ -40,7 +41,7 @@ from tests.victims import (
     new_run,
     train,
 )
-from TrainingHelper import load_checkpoint, save_checkpoint, set_seed
+from TrainingHelper import set_seed
 
 pytest_plugins = ["tests.victims"]
 
@@ -192,6 +193,22 @@ def test_code_in_a_checkpoint_is_never_run(dump, alone, tmp_path):
     with contextlib.suppress(RuntimeError):  # of a plain pickle, torch takes its first object only
         torch.load(io.BytesIO(payload), weights_only=False)
     assert marker.exists(), "the payload was harmless: this test tested nothing"
+
+
+def test_a_checkpoint_from_a_gpu_loads_where_there_is_none(tmp_path, monkeypatch):
+    """It says of each tensor where that lay; "cuda:9" is nowhere here."""
+    weights = torch.rand(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:9")
+        save_checkpoint(tmp_path / "run.ckpt", {"weights": weights})
+    found = load_checkpoint(tmp_path / "run.ckpt")["weights"]
+    assert found.device.type == "cpu" and torch.equal(found, weights)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_not_finite_is_a_difference(bad):
+    here, there = {"weight": torch.zeros(4)}, {"weight": torch.tensor([0, 1, bad, 3])}
+    assert differences(there, here) == ["weight holds NaN or infinity there"]
 
 
 @pytest.mark.parametrize("payload", [b"", b"weights", b'{"model": 1}', saved({})[:-40]])

@@ -6,6 +6,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from models import VARIANTS
 from study import contrasts
@@ -63,6 +64,11 @@ def test_learning_speed_is_the_geometric_mean_error_of_seven_epochs():
 )
 def test_epochs_to_99_are_counted_from_1_and_21_for_never(accuracies, expected):
     assert epochs_to(99)(history(accuracies)) == expected
+
+
+def test_a_run_that_stopped_early_never_got_there_either():
+    stopped = history([98.0] * 12, status="early stopping")
+    assert contrasts.epochs_to(99)(stopped) == 21
 
 
 def test_the_gap_measured_alike_takes_the_training_images_as_they_are():
@@ -217,6 +223,8 @@ AS_CLAIMED = {"final": 99.55, "v1": 99.1, "v2": 99.2, "over v1": 0.45, "over v2"
         ({"final": 99.2}, OTHER_WAY),
         ({"v1": 99.7, "over v1": -0.15}, OTHER_WAY),
         ({"v1": 99.45, "over v1": 0.3}, OTHER_WAY + SMALL),
+        # what is small about final is not what is wrong
+        ({"final": 99.45, "v1": 99.7, "over v1": -0.25, "over v2": 0.25}, OTHER_WAY),
         ({"final": 99.41}, NONE),  # of claims whose p value after Holm is 1
         ({"v2": 99.41}, NONE),
     ],
@@ -239,6 +247,27 @@ def test_claim_4_is_inconclusive_where_a_wrong_sign_may_be_chance():
     ]
     assert p_value(parts, effects) == 1
     assert word(parts, effects, 1.0) == INCONCLUSIVE
+
+
+def test_a_wrong_part_of_claim_4_counts_at_a_fifth_of_5_percent():
+    """v2 over the goal with p = 0.03: too little for the other way, as five parts are looked at."""
+    parts, means = CLAIMS[3].parts, (99.8, 99.1, 99.6, 0.7, 0.2)
+    effects = [
+        effect_of(spread_out(mean, 0.25), 0.10, part.null)
+        for mean, part in zip(means, parts, strict=True)
+    ]
+    assert 0.01 < effects[2].p < 0.05
+    assert word(parts, effects, 1.0) == INCONCLUSIVE
+
+
+def test_every_part_of_a_claim_is_held_against_its_own_null(runs):
+    """Claim 4's first three against the 99.4 % of the goal, the other two against 0."""
+    final, v1, v2 = (
+        [runs[v, seed].final_accuracy for seed in range(47, 57)] for v in ("final", "v1", "v2")
+    )
+    expected = [stats.ttest_1samp(of, 99.4).pvalue for of in (final, v1, v2)]
+    expected += [stats.ttest_rel(final, of).pvalue for of in (v1, v2)]
+    assert [effect.p for effect in verdicts(runs)[3].effects] == pytest.approx(expected)
 
 
 def test_the_p_value_of_a_conjunction_is_its_parts_largest():

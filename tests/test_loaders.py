@@ -61,7 +61,8 @@ def test_every_image_is_changed_within_the_ranges_of_the_protocol(mnist):
     for values, low, high in (
         (rotation["degrees"], -5, 5),
         (affine["angle"], 0, 0),
-        (affine["translations"], -0.05 * 28, 0.05 * 28),
+        (affine["translations"][:, 0], -0.05 * 28, 0.05 * 28),
+        (affine["translations"][:, 1], -0.05 * 28, 0.05 * 28),
         (affine["scale"], 0.9, 1.1),
         (affine["shear_x"], -5, 5),
         (affine["shear_y"], 0, 0),

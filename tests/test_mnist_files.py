@@ -229,6 +229,16 @@ def test_a_slow_host_is_not_given_up(files, serve, tmp_path):
     assert host.asked == [TRAIN_IMAGES]
 
 
+def test_the_least_speed_is_one_per_second(files, serve, tmp_path, monkeypatch):
+    """A byte each 0.2 seconds is 5 per second: too few for 6, though 7 come while it is watched."""
+    monkeypatch.setattr(mnist_files, "STALL_SECONDS", 1.5)
+    monkeypatch.setattr(mnist_files, "LEAST_SPEED", 6)
+    dripping, good = serve("dripping", "good")
+    put(tmp_path, {name: content for name, content in files.items() if name != TEST_LABELS})
+    assert_is(load_mnist(tmp_path), files)
+    assert dripping.asked == good.asked == [TEST_LABELS]
+
+
 def test_a_host_whose_name_is_never_found_is_given_up(files, serve, tmp_path, monkeypatch):
     lost, good = serve("good", "good")
     lookup = socket.getaddrinfo

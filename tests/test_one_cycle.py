@@ -101,12 +101,18 @@ def test_a_group_without_a_run_for_every_seed_is_not_reported(groups, tmp_path, 
         study.one_cycle.goal_runs()
 
 
+def test_a_setting_is_what_its_runs_are_trained_by():
+    for setting in GRID:
+        config = setting.config(6, seed=7)
+        assert (config.seed, config.epochs, config.schedule) == (7, 6, "one-cycle")
+        assert setting[1:] == (config.learning_rate, config.warm_up, config.batch_size)
+
+
 def test_a_setting_s_folder_tells_it_from_every_other():
     assert len({setting.folder for setting in GRID}) == len(GRID)
     assert RECIPE in GRID and isinstance(RECIPE, Setting)
 
 
-@pytest.mark.skipif(not (PROJECT / GRID_RUNS).exists(), reason="the grid's runs are not in yet")
 def test_the_recipe_is_the_committed_grids_choice(monkeypatch):
     monkeypatch.chdir(PROJECT)
     found = study.one_cycle.grid_runs()
@@ -114,7 +120,6 @@ def test_the_recipe_is_the_committed_grids_choice(monkeypatch):
     assert RECIPE_PAGE.read_text() == study.one_cycle.choice_page(found)
 
 
-@pytest.mark.skipif(not (PROJECT / GOAL_RUNS).exists(), reason="the recipe's runs are not in yet")
 def test_the_committed_page_is_what_the_committed_runs_say(monkeypatch):
     monkeypatch.chdir(PROJECT)
     groups = study.one_cycle.goal_runs()

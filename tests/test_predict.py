@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import center_of_mass
 
+from DataPipeline import make_loaders
 from helpers.weights import save_weights
 from predict import NAMES, as_text, load_networks, main, prepare, read
 from tests.helpers import PROJECT, build, history
@@ -147,9 +148,19 @@ def turned(image):
     return image
 
 
+def rubbed_out(image):
+    """A black pen on nothing, under which colours have stayed that nobody sees."""
+    seen = np.asarray(image) < 128
+    layer = np.random.default_rng(0).integers(0, 256, (*seen.shape, 4), dtype=np.uint8)
+    layer[seen] = 0
+    layer[..., 3] = np.where(seen, 255, 0)
+    return Image.fromarray(layer)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        rubbed_out,
         lambda image: colours(image, "blue", "white"),
         lambda image: colours(image, "yellow", "white"),
         lambda image: colours(image, "#dc5028", "#287828"),  # of about one luminance
@@ -173,6 +184,26 @@ def test_colours_transparency_and_the_kind_of_file_do_not_matter(change):
     for digit in (1, 2, 4, 7):
         image = printed(digit)
         assert difference(prepare(change(image)), prepare(image)) < SAME, digit
+
+
+def test_a_digit_wider_than_high_is_20_pixels_wide():
+    image = printed(2).resize((900, 260))
+    left, top, end, bottom = ImageOps.invert(image).getbbox()
+    rows, columns = (prepare(image)[0].any(dim=d).nonzero().flatten() for d in (1, 0))
+    assert columns[-1] - columns[0] + 1 == 20
+    high = (rows[-1] - rows[0] + 1).item()
+    assert high == pytest.approx(20 * (bottom - top) / (end - left), abs=1.5)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_shape_whose_mass_lies_at_one_end_is_kept_whole(turns):
+    """With its centre of mass in the middle it would stick out of the picture."""
+    image = Image.new("L", (400, 400), 255)
+    ImageDraw.Draw(image).line([(200, 60), (200, 340)], fill=0, width=14)
+    ImageDraw.Draw(image).rectangle([100, 300, 300, 340], fill=0)
+    picture = prepare(image.rotate(90 * turns))[0]
+    rows, columns = (picture.any(dim=d).nonzero().flatten() for d in (1, 0))
+    assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
 
 
 @pytest.mark.parametrize("pen", [1, 2, 3, 6, 12, 30])
@@ -308,8 +339,9 @@ def test_the_command_shows_each_picture_and_what_every_variant_says(weights, tmp
         picture = prepare(path)
         assert f"{path}, as the networks are given it:\n{as_text(picture)}\n" in out
         for name, likely in read(picture, load_networks(weights)).items():
-            digit, percent = likely.argmax().item(), 100 * likely.max().item()
-            assert f"{name}: {digit}, {percent:.1f} % sure" in out
+            (first, second), (digit, other) = (found.tolist() for found in likely.topk(2))
+            sure = f"{100 * first:.1f} % sure (or {other}: {100 * second:.1f} %)"
+            assert f"{name}: {digit}, {sure}\n" in out
             assert likely.shape == (10,) and likely.sum().item() == pytest.approx(1)
 
 
@@ -338,6 +370,14 @@ def test_without_weights_the_command_says_what_makes_them(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def networks():
     return load_networks(PROJECT / "results")
+
+
+def test_a_picture_is_given_to_the_networks_as_the_test_images_are(networks, small):
+    images, _ = next(iter(make_loaders(small)[1]))
+    for number, picture in enumerate(small.test_images[:5]):
+        for name, likely in read(picture, networks).items():
+            expected = networks[name](images[number : number + 1]).softmax(1)[0]
+            torch.testing.assert_close(likely, expected)
 
 
 def right(images, networks):

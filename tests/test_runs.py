@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -102,6 +103,27 @@ def test_only_missing_runs_are_trained(tmp_path, capsys):
     assert (tmp_path / "v1-42.json").read_bytes() == before
     run(["v1"], [42, 43], tmp_path, scheduler="tcp://127.0.0.1:9", **SMALL)
     assert "all 2 runs are in" in capsys.readouterr().out  # and nobody was asked for more
+
+
+def test_runs_go_seed_by_seed(tmp_path, monkeypatch):
+    """So that all of a seed come from one processor, as the protocol has it."""
+    trained = []
+
+    @contextlib.contextmanager
+    def at_once(jobs, tell):
+        def submit(name, task):
+            variant, config = task["variant"], task["config"]
+            trained.append((config["seed"], variant))
+            done = Future()
+            run = history_of([98.0, 99.0], variant, config["seed"], config={"epochs": 2})
+            done.set_result(asdict(run))
+            return done
+
+        yield submit, lambda: 1
+
+    monkeypatch.setattr("study.runs.on_this_machine", at_once)
+    run(("v1", "v2_bn"), (42, 43), tmp_path, **SMALL)
+    assert trained == [(seed, variant) for seed in (42, 43) for variant in ("v1", "v2_bn")]
 
 
 @pytest.mark.slow

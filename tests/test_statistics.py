@@ -108,8 +108,9 @@ def test_the_sign_flip_test_is_the_share_of_patterns_that_are_as_extreme(values)
     assert sign_flip_test(np.add(values, 7), null=7) == pytest.approx(expected)
 
 
-def test_ten_values_of_one_sign_are_two_patterns_of_1024():
-    assert sign_flip_test(np.arange(1, 11)) == pytest.approx(2 / 1024)
+@pytest.mark.parametrize("n", [10, 15])
+def test_values_of_one_sign_are_two_of_all_patterns(n):
+    assert sign_flip_test(np.arange(1, n + 1)) == pytest.approx(2 / 2**n)
 
 
 @pytest.mark.parametrize("null", [0, 99.4])
@@ -208,3 +209,8 @@ def test_the_bootstrap_is_the_same_every_time_and_for_tables_with_columns_of_zer
     assert pigeonhole(table, 200) == pigeonhole(table, 200) != pigeonhole(table, 200, seed=1)
     [(low, high)], [shifted] = pigeonhole(table, 200), pigeonhole(table + 3, 200)
     assert shifted == pytest.approx((low + 3, high + 3))
+
+
+def test_the_bootstrap_draws_as_often_as_the_protocol_says():
+    table = np.random.default_rng(0).integers(-1, 2, (1, 4, 6)).astype(float)
+    assert pigeonhole(table) == pigeonhole(table, draws=10_000, seed=0)

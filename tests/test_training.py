@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+import itertools
 import math
 import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -161,6 +163,23 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(small):
     _, history = train(small.first(32), config)
     assert history.status == "early stopping"
     assert len(history.epochs) == 3  # the first counts as an improvement on nothing
+    _, history = train(small.first(32), dataclasses.replace(config, epochs=3))
+    assert history.status == "finished" and len(history.epochs) == 3  # it was the last anyway
+
+
+def test_a_gamma_of_1_leaves_the_learning_rate_alone(small):
+    _, history = train(small.first(32), TrainingConfig(epochs=3, step_size=1, gamma=1.0))
+    assert [record["learning_rate"] for record in history.epochs] == [0.001] * 3
+
+
+def test_the_seconds_of_an_epoch_are_its_own(small):
+    config, ends = TrainingConfig(epochs=3), []
+    loaders = make_loaders(small.first(32), config, CPU, num_workers=0)
+    history = fit(
+        build(), *loaders, config, CPU, progress=lambda _: ends.append(time.perf_counter())
+    )
+    for record, (start, end) in zip(history.epochs[1:], itertools.pairwise(ends), strict=True):
+        assert 0 < record["seconds"] <= end - start
 
 
 def test_a_loader_made_for_another_seed_or_batch_size_is_refused(small):
@@ -180,12 +199,13 @@ def test_what_a_terminal_or_a_file_shows_is_a_line_per_epoch(small, capsys):
     assert printed.err == ""
 
 
-def test_evaluate_agrees_with_numpy_and_leaves_the_model_as_it_was(small):
-    model = build().train()
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluate_agrees_with_numpy_and_leaves_the_model_as_it_was(small, training):
+    model = build().train(training)
     before = bits(model)
     _, loader = make_loaders(small, TrainingConfig(), CPU)
     loss, accuracy = evaluate(model, loader, CPU)
-    assert model.training and same_bits(before, bits(model))
+    assert model.training == training and same_bits(before, bits(model))
     logits, labels = (tensor.numpy() for tensor in predict(model, loader, CPU))  # no dropout
     assert np.array_equal(labels, small.test_labels)
     log_sums = np.log(np.exp(logits.astype(np.float64)).sum(1))
