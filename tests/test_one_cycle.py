@@ -7,7 +7,7 @@ from scipy import stats
 
 import study.one_cycle
 from study.figures import DPI
-from study.one_cycle import GOAL_RUNS, GRID, GRID_RUNS, LENGTHS, RECIPE, RECIPE_PAGE, Setting
+from study.one_cycle import GOAL_RUNS, GRID, LENGTHS, RECIPE, RECIPE_PAGE, Setting
 from study.runs import RUNS, SEEDS
 from tests.helpers import PROJECT, history
 
