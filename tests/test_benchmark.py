@@ -41,7 +41,7 @@ def test_the_page_and_the_readme_give_the_figures_that_were_measured():
         cells = [f"{of[f'{time}_ms_per_step']:.1f}" for time in times]
         cells += [spread(of), spread(of, "ratio_to_one_thread"), spread(of, "ratio_of_threads")]
         assert f"| {label} | {' | '.join(cells)} |" in page
-        assert f"{of['ratio_of_threads']:.2f} times" in readme
+        assert f"{of['ratio_of_threads']:.2f} times ({label})" in readme
     for name, of in figures["goal"].items():
         assert f"| {name} | {of['epochs']} | {of['minutes']:.1f} | {spread(of)} |" in page
     assert f"{figures['goal']['project, recipe']['ratio']:.1f} times as soon" in readme

@@ -8,9 +8,11 @@ from statistics import fmean
 import pytest
 
 import Visualization
+from helpers.statistics import summarise
 from models import GOAL, LAYOUT, VARIANTS, count_parameters, receptive_fields
 from study.claims import NONE, SHOWN, effect_of, verdicts
 from study.contrasts import LATE, LATE_BN, PRIMARY, per_seed
+from study.one_cycle import goal_runs
 from study.runs import RUNS, load_runs
 from study.tables import against_others, histories
 from tests.helpers import PROJECT
@@ -96,6 +98,17 @@ def test_the_answer_follows_from_the_runs(readme, runs):
         assert fmean(history.final_accuracy for history in histories(runs, name)) > GOAL
     others = {c.below[0]: p for c, _, p in against_others(runs) if c.below[0].endswith("_bn")}
     assert len(others) == 4 and all(p >= 0.05 for p in others.values())
+
+
+def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    six, twenty, _ = (
+        summarise([run.final_accuracy for run in runs]) for runs in goal_runs().values()
+    )
+    said = " ".join(readme.split())
+    assert f"is {six.mean:.2f} % after six epochs, though its interval reaches below" in said
+    assert f"and {twenty.mean:.2f} % after twenty." in said
+    assert six.low < GOAL < six.mean
 
 
 def layout_rows():
