@@ -63,9 +63,9 @@ def run_notebook(name, target, **parameters):
 
 def guarded_files():
     """What a quick run must leave alone, with its contents."""
-    paths = [*PROJECT.glob("*.ipynb"), *PROJECT.glob("results/**/*.*")]
-    paths += [*PROJECT.glob("checkpoints/*")]
-    return {path: path.read_bytes() for path in paths}
+    patterns = ("*.ipynb", "results/**/*", "checkpoints/*")
+    paths = [path for pattern in patterns for path in PROJECT.glob(pattern)]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
 
 
 @pytest.fixture(scope="module")
