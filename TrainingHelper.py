@@ -261,7 +261,12 @@ class _Run:
         self.loaders = {"train": train_loader, "test": test_loader}
         self.steps = length_hint(train_loader)
         _, variant = identify(model) or (None, type(model).__name__)
-        self.history = History(variant=variant, seed=config.seed, config=config.as_dict())
+        self.history = History(
+            variant=variant,
+            seed=config.seed,
+            config=config.as_dict(),
+            data=getattr(train_loader, "checksum", None),
+        )
         self.kept = None
 
     def begin(self, device: torch.device) -> None:

@@ -51,8 +51,9 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
         in evaluation mode; None if nobody measured it.
     code: a digest of the code that trained it; see checkpoint.code_digest.
     weights: a digest of that network's tensors; see checkpoint.weights_digest.
+    data: the checksum of the images and labels it was trained and tested on.
 
-    The last five are None in files older than they are.
+    The last six are None in files older than they are.
     """
 
     variant: str
@@ -66,6 +67,7 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
     clean_train: CleanTrain | None = None
     code: str | None = None
     weights: str | None = None
+    data: str | None = None
 
     def __post_init__(self) -> None:
         records = [*self.epochs, *([self.clean_train] if self.clean_train else [])]

@@ -24,7 +24,7 @@ from models import GOAL, VARIANTS, count_parameters
 from study import figures
 from study.contrasts import epochs_to
 from study.figures import DPI, GoalPoint
-from study.runs import RUNS, SEEDS, load_runs, run
+from study.runs import FOLDERS, SEEDS, load_runs, run
 from study.tables import estimate, histories, passes, share, table
 
 GRID_RUNS = Path("results", "grid")
@@ -178,7 +178,9 @@ def goal_runs() -> dict[str, list[History]]:
         f"recipe, {epochs} epochs": histories(load_runs(GOAL_RUNS / f"{epochs}"), RECIPE.variant)
         for epochs in LENGTHS
     }
-    groups[f"{BASELINE}, published protocol"] = histories(load_runs(RUNS), BASELINE)
+    groups[f"{BASELINE}, published protocol"] = histories(
+        load_runs(FOLDERS["from the page"]), BASELINE
+    )
     for name, runs in groups.items():
         if [history.seed for history in runs] != list(SEEDS):
             raise ValueError(

@@ -56,10 +56,11 @@ from study.contrasts import (
     only,
     per_seed,
 )
-from study.runs import RUNS, SEEDS, load_runs
+from study.runs import FOLDERS, SEEDS, load_runs
 from Visualization import NotebookFigure
 
 TRAIN_IMAGES = 60_000
+RUNS = FOLDERS["from the page"]
 PILOT = RUNS.with_name("pilot")
 TEMPLATE = Path(__file__).with_name("report.md")
 HARDEST = 12  # images that are shown
