@@ -23,7 +23,7 @@ from tqdm import tqdm
 from DataPipeline import load_mnist, make_loaders
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
-from helpers.history import History
+from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
 from models import SETTINGS
 from study.workers import workers
 from TrainingHelper import schedule, status
@@ -31,7 +31,6 @@ from TrainingHelper import schedule, status
 Runs = Mapping[tuple[str, int], History]  # by (variant, seed)
 FOLDERS = {"from the page": Path("results", "runs"), "as run": Path("results", "as_run")}
 SEEDS = tuple(range(47, 57))  # 42 to 46 were the pilot's
-TEST_IMAGES = 10_000
 
 
 def load_runs(folder: str | Path = FOLDERS["from the page"]) -> dict[tuple[str, int], History]:
@@ -67,7 +66,7 @@ def contradiction(history: History) -> str | None:
         return f"a run that is {history.status} after {len(epochs)} epochs"
     if len(epochs) > 1 and status(epochs[:-1], config) != "interrupted":
         return f"{len(epochs)} epochs, of which the last came after its end"
-    train_images = history.train_images or 60_000
+    train_images = history.train_images or TRAIN_IMAGES
     rates = _rates(replace(config, seed=0), train_images)[: len(epochs)]
     if not np.allclose([record["learning_rate"] for record in epochs], rates, atol=0):
         return "learning rates that are not its schedule's"
@@ -130,7 +129,7 @@ def run(
     jobs: int | None = None,
     scheduler: str | None = None,
     config: TrainingConfig | None = None,
-    train_images: int = 60_000,
+    train_images: int = TRAIN_IMAGES,
     held_out: bool = False,
 ) -> None:
     """Train every variant with every seed that a folder does not hold yet, seed by seed.
