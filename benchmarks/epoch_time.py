@@ -36,8 +36,8 @@ from DataPipeline import ChunkLoader, load_mnist, make_loaders  # noqa: E402
 from helpers.history import History  # noqa: E402
 from models import GOAL, VARIANTS, SmallMNISTNet4Block  # noqa: E402
 from study.one_cycle import BASELINE, GOAL_RUNS, LENGTHS, RECIPE  # noqa: E402
+from study.report import histories  # noqa: E402
 from study.runs import RUNS, load_runs  # noqa: E402
-from study.tables import histories  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
 
 

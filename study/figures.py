@@ -16,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from helpers.statistics import Summary
 from models import GOAL, VARIANTS
 from Visualization import BLUE, GREEN, GREY, SMALL, VERMILLION, NotebookFigure, pictures
 
@@ -129,7 +128,7 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
 class RunsPanel(NamedTuple):
     """One measure of every run.
 
-    values: by variant, one per run. means: by variant, with the interval that is drawn.
+    values: by variant, one per run. means: by variant, with the ends of the interval that is drawn.
     published: by variant, where there is such a figure.
     log: whether the axis is logarithmic. never: the value that stands for "never", or None.
     line: a value to draw a dotted line at, or None.
@@ -138,7 +137,7 @@ class RunsPanel(NamedTuple):
     title: str
     unit: str
     values: Mapping[str, Sequence[float]]
-    means: Mapping[str, Summary]
+    means: Mapping[str, tuple[float, float, float]]
     published: Mapping[str, float]
     log: bool = False
     never: float | None = None
@@ -161,7 +160,7 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
             places = [x - 0.38 + 0.5 * (k + 0.5) / len(values) for k in range(len(values))]
             look = _marker(variant)
             axes.plot(places, values, linestyle="none", markersize=4.5, **look)
-            _, mean, _, low, high = panel.means[variant]
+            mean, low, high = panel.means[variant]
             axes.plot(x + 0.22, mean, color="black", marker="_", markersize=11, mew=2.5)
             axes.vlines(x + 0.22, low, high, color="black", linewidth=1.5)
             if variant in panel.published:
@@ -223,7 +222,7 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
 
 def curves(
     errors: Mapping[str, Sequence[Sequence[float]]],
-    means: Mapping[str, Sequence[Summary]],
+    means: Mapping[str, Sequence[tuple[float, float, float]]],
     falls: Sequence[int],
 ) -> Figure:
     """The test error (%) by epoch: the means above, without and with batch normalisation, and every
@@ -233,7 +232,7 @@ def curves(
     intervals. Vertical lines mark the falls of the learning rate, the dotted one the goal.
 
     errors: by variant and run, a test error in % per epoch, all above 0.
-    means: by variant, a Summary per epoch.
+    means: by variant, per epoch the mean and the ends of its interval.
     falls: the first epochs with a lower learning rate.
     """
     rows = (len(errors) + 2) // 3
@@ -257,7 +256,7 @@ def curves(
             axes.plot(range(1, len(run) + 1), run, color=colour, linewidth=0.5)
             axes.plot(len(run), run[-1], color=colour, marker=".", markersize=3.5)
         epochs = range(1, len(means[variant]) + 1)
-        _, mean, _, low, high = zip(*means[variant], strict=True)
+        mean, low, high = zip(*means[variant], strict=True)
         axes.plot(epochs, mean, color="black", linewidth=1.6)
         top = tops[VARIANTS[variant].batch_norm]
         top.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)

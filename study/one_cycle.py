@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import History
-from helpers.statistics import summarise
 from models import GOAL, VARIANTS, count_parameters
 from study import figures
-from study.contrasts import epochs_to
+from study.analysis import epochs_to
 from study.figures import DPI, GoalPoint
+from study.report import histories, markdown, passes, share, with_interval
 from study.runs import FOLDERS, SEEDS, load_runs, run
-from study.tables import estimate, histories, passes, share, table
+from study.statistics import estimate
 
 GRID_RUNS = Path("results", "grid")
 GOAL_RUNS = Path("results", "goal")
@@ -148,7 +148,7 @@ on the first 50,000 training images, with seeds {" and ".join(map(str, GRID_SEED
 on the other 10,000 after its last epoch; the test set was not used. The rule, fixed before: the
 highest mean accuracy, and of equal ones the lowest loss. It picks the setting in bold.
 
-{table(head, rows)}
+{markdown(head, rows)}
 """
 
 
@@ -194,15 +194,18 @@ def goal_table(groups: Mapping[str, Sequence[History]]) -> str:
     """How accurate each group of runs is and how soon, in Markdown: means with 95 % intervals."""
 
     def means(measure: Callable[[History], float], form: str) -> list[str]:
-        return [estimate(summarise(list(map(measure, of))), form.format) for of in groups.values()]
+        return [
+            with_interval(estimate([measure(run) for run in of]), form.format)
+            for of in groups.values()
+        ]
 
     rows = [
         ["final test accuracy, %", *means(lambda h: h.final_accuracy, "{:.3f}")],
-        [f"runs over {GOAL} %", *(share(runs, passes) for runs in groups.values())],
+        [f"runs over {GOAL} %", *(share(map(passes, runs)) for runs in groups.values())],
         ["first epoch at 99 %", *means(epochs_to(99), "{:.1f}")],
         [f"first epoch at {GOAL} %", *means(epochs_to(GOAL), "{:.1f}")],
     ]
-    return table(["", *groups], rows)
+    return markdown(["", *groups], rows)
 
 
 def goal_figure(groups: Mapping[str, Sequence[History]]) -> Figure:
@@ -210,8 +213,7 @@ def goal_figure(groups: Mapping[str, Sequence[History]]) -> Figure:
     points = []
     for name, runs in groups.items():
         parameters = count_parameters(VARIANTS[runs[0].variant].network())
-        found = summarise([history.final_accuracy for history in runs])
-        ends = found.mean, found.low, found.high
+        ends = estimate([history.final_accuracy for history in runs]).ends()
         points.append(GoalPoint(name, runs[0].config["epochs"], parameters, *ends))
     return figures.goal(points, PEERS)
 
@@ -233,5 +235,5 @@ counts as one after the last.
 
 The others, one run each, after the last epoch:
 
-{table(["where", "parameters", "epochs", "test accuracy, %"], peers)}
+{markdown(["where", "parameters", "epochs", "test accuracy, %"], peers)}
 """

@@ -1,9 +1,9 @@
-"""The report: what the protocol's 90 runs say, as Markdown and figures, from their files alone."""
+"""The report: what the protocol's runs say, as Markdown and figures, from their files alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from math import exp, log
 from pathlib import Path
@@ -11,30 +11,22 @@ from statistics import geometric_mean
 from string import Template
 
 import numpy as np
+import pandas as pd
 import torch
 
 from DataPipeline import load_mnist
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
-from helpers.history import History
-from helpers.statistics import Summary, summarise
+from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
 from models import GOAL, VARIANTS
-from study import figures, tables
-from study.claims import (
-    ALPHA,
-    CLAIMS,
-    INCONCLUSIVE,
-    Figure,
-    Verdict,
-    effect_of,
-    predicted,
-    verdicts,
-)
-from study.contrasts import (
+from study import figures
+from study.analysis import (
     BEST,
     BN,
+    CLAIMS,
     EARLY,
     EARLY_BN,
+    EFFECTS,
     EPOCHS,
     EPOCHS_RATIO,
     FINAL,
@@ -43,23 +35,36 @@ from study.contrasts import (
     FIRST,
     GAP,
     GAP_ALIKE,
+    INCONCLUSIVE,
+    INTERACTIONS,
     LATE,
     LATE_BN,
+    OTHERS,
     PRIMARY,
+    PUBLISHED,
     SPEED,
-    TEST_IMAGES,
     TO_THRESHOLDS,
     TRAIN_1,
+    WITHOUT_BN,
+    Contrast,
     Measure,
+    Quoted,
     Runs,
-    mistakes,
-    only,
-    per_seed,
+    Verdict,
+    against_others,
+    answers,
+    beyond_these_images,
+    effect,
+    lies_in,
+    measured,
+    predicted,
+    unpaired,
+    verdicts,
 )
 from study.runs import FOLDERS, SEEDS, load_runs
+from study.statistics import ALPHA, Estimate, Interval, estimate, wilson
 from Visualization import NotebookFigure
 
-TRAIN_IMAGES = 60_000
 RUNS = FOLDERS["from the page"]
 PILOT = RUNS.with_name("pilot")
 TEMPLATE = Path(__file__).with_name("report.md")
@@ -149,7 +154,7 @@ def _fault(history: History) -> str | None:
     return None
 
 
-# --- text -----------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def write(runs: Runs, pilot: Runs) -> str:
@@ -158,57 +163,100 @@ def write(runs: Runs, pilot: Runs) -> str:
     runs: the protocol's.
     pilot: the pilot's.
     """
-    found = verdicts(runs)
+    table, before = measured(runs), measured(pilot, (FINAL,))
+    found = verdicts(table)
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         count=len(runs),
         seeds=len(SEEDS),
         goal_accuracy=GOAL,
         never=TrainingConfig.epochs + 1,
         answer="\n".join(f"{n}. {sentence(verdict)}" for n, verdict in enumerate(found, 1)),
-        claims=tables.claims(found),
-        parts=tables.parts(found),
-        disagreement=_disagreement(found),
-        others_said=_others_said(runs),
-        others=tables.others(runs),
-        goal=tables.goal(runs),
-        final=tables.variants(runs, (FINAL, BEST, GAP_ALIKE)),
-        speed=tables.variants(runs, (SPEED, FIRST)),
-        thresholds=tables.variants(runs, TO_THRESHOLDS),
-        reached=tables.reached(runs),
-        contrasts_final=tables.contrasts(runs, FINAL, images=True),
-        contrasts_speed=tables.contrasts(runs, SPEED),
-        contrasts_ratio=tables.contrasts(runs, EPOCHS_RATIO),
-        contrasts_epochs=tables.contrasts(runs, EPOCHS),
-        contrasts_first=tables.contrasts(runs, FIRST),
-        spread=tables.spread(runs, pilot),
-        ratio=f"{_spread_ratio(runs):.1f}",
-        pilot_ratio=f"{_spread_ratio(pilot):.1f}",
-        beside=tables.beside(runs),
-        **_mismatch(runs),
+        claims=_claims(found),
+        parts=_parts(found),
+        disagreement=disagreement(found),
+        others_said=_others_said(table),
+        others=_others(table),
+        passing=_passing(runs),
+        final=_variants(table, (FINAL, BEST, GAP_ALIKE)),
+        speed=_variants(table, (SPEED, FIRST)),
+        thresholds=_variants(table, TO_THRESHOLDS),
+        reached=_reached(table),
+        contrasts_final=_contrasts(table, FINAL, runs),
+        contrasts_speed=_contrasts(table, SPEED),
+        contrasts_ratio=_contrasts(table, EPOCHS_RATIO),
+        contrasts_epochs=_contrasts(table, EPOCHS),
+        contrasts_first=_contrasts(table, FIRST),
+        spread=_spread(table, before),
+        ratio=f"{spread_ratio(table):.1f}",
+        pilot_ratio=f"{spread_ratio(before):.1f}",
+        beside=_beside(table),
+        mismatch=_mismatch(table),
         floor=_floor(runs),
-        runs=tables.every_run(runs),
+        runs=_every_run(runs),
         origin=_origin(runs),
     )
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; its first column to the left, the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def interval(ends: Interval, write: Callable[[float], str]) -> str:
+    """[low, high]"""
+    return f"[{write(ends[0])}, {write(ends[1])}]"
+
+
+def with_interval(found: Estimate, write: Callable[[float], str]) -> str:
+    """mean [low, high]"""
+    return f"{write(found.mean)} {interval(found.interval(), write)}"
+
+
+def _p(p: float) -> str:
+    """A p value, as exact as it is of use."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _yes(value: bool | None) -> str:
+    return {True: "**yes**", False: "no", None: ""}[value]
+
+
+def _and(words: Iterable[str]) -> str:
+    """ "a, b and c"; "none" of nothing"""
+    *most, last = list(words) or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _margin(measure: Measure) -> str:
+    """The smallest effect of interest, in words."""
+    return f"{measure.natural(measure.margin):.2f} {measure.effect_unit}"
+
+
+def share(holds: Iterable[bool]) -> str:
+    """How many of how many hold, with Wilson's interval of the share in %."""
+    holds = list(holds)
+    count, n = sum(holds), len(holds)
+    return f"{count} of {n} {interval(wilson(count, n), lambda s: f'{100 * s:.0f}')}"
+
+
+# --- claims ---------------------------------------------------------------------------------------
 
 
 def sentence(verdict: Verdict) -> str:
     """What a reader can quote of a verdict."""
     estimates = [
-        tables.estimate(effect.summary, part.write)
-        for part, effect in zip(verdict.claim.parts, verdict.effects, strict=True)
+        with_interval(found.found, part.write)
+        for part, found in zip(verdict.claim.parts, verdict.effects, strict=True)
     ]
-    figures_said = plausibility(
-        [figure.text for figure in verdict.claim.figures], verdict.plausible
-    )
+    quoted = plausibility([q.text() for q in verdict.claim.quoted], verdict.plausible)
     doubt = f" after {len(SEEDS)} seeds" if verdict.word == INCONCLUSIVE else ""
-    return (
-        f"{verdict.claim.sentence.format(*estimates)}: **{verdict.word}**{doubt}; the published "
-        f"{figures_said}."
-    )
+    said = verdict.claim.sentence.format(*estimates)
+    return f"{said}: **{verdict.word}**{doubt}; the published {quoted}."
 
 
 def plausibility(texts: Sequence[str], plausible: Sequence[bool]) -> str:
-    """Which of some published figures are plausible single runs, in words."""
+    """Which of some published numbers are plausible single runs, in words."""
     said = []
     for holds in (True, False):
         if named := [text for text, p in zip(texts, plausible, strict=True) if p == holds]:
@@ -219,32 +267,56 @@ def plausibility(texts: Sequence[str], plausible: Sequence[bool]) -> str:
     return ", ".join(said)
 
 
-def _and(words: Iterable[str]) -> str:
-    """ "a, b and c"; "none" of nothing"""
-    *most, last = list(words) or ["none"]
-    return f"{', '.join(most)} and {last}" if most else last
+def _claims(found: Sequence[Verdict]) -> str:
+    """The verdicts: effects and published numbers."""
+    rows = []
+    for number, verdict in enumerate(found, 1):
+        held = zip(verdict.claim.quoted, verdict.plausible, verdict.predicted, strict=True)
+        rows.append(
+            [
+                f"{number}. {verdict.claim}",
+                f"**{verdict.word}**",
+                _p(verdict.corrected),
+                "<br>".join(
+                    f"{quoted.text()}: {'plausible' if plausible else '**not**'}, "
+                    + interval(ends, f"{{:.{quoted.measure.decimals}f}}".format)
+                    for quoted, plausible, ends in held
+                ),
+            ]
+        )
+    head = ["claim, as published", "effect", "p, after Holm", "published figure, as a single run"]
+    return markdown(head, rows)
 
 
-def _others_said(runs: Runs) -> str:
-    """Which of the six other variants Final is shown to be more accurate than, in words."""
-    found = tables.against_others(runs)
-    beaten = [c.below[0] for c, e, p in found if p < ALPHA and e.summary.mean > 0]
-    rest = [c.below[0] for c, *_ in found if c.below[0] not in beaten]
-    best = max(VARIANTS, key=lambda variant: tables.summary(runs, variant, FINAL).mean)
-    return (
-        f"Of the six, Final is shown to be more accurate than {_and(beaten)}, and not than "
-        f"{_and(rest)}. The highest mean is that of {best}, "
-        f"{tables.summary(runs, best, FINAL).mean:.3f} %."
-    )
+def _parts(found: Sequence[Verdict]) -> str:
+    """What the verdicts rest on: the primary contrasts, and claim 4's parts."""
+    rows = []
+    for number, verdict in enumerate(found, 1):
+        for part, of in zip(verdict.claim.parts, verdict.effects, strict=True):
+            against = f" against {part.null:g} %" if part.null else ""
+            rows.append(
+                [
+                    f"{number}. {part.contrast.name}{against}",
+                    part.measure.meaning,
+                    with_interval(of.found, part.write),
+                    _p(of.p),
+                    _p(of.flip_p),
+                    interval(of.narrow, part.write),
+                    _margin(part.measure),
+                    _yes(of.within),
+                ]
+            )
+    head = ["", "measure", "estimate [95 %]", "p", "sign-flip p", "90 % interval", "margin"]
+    return markdown([*head, "within it"], rows)
 
 
-def _disagreement(found: Sequence[Verdict]) -> str:
+def disagreement(found: Sequence[Verdict]) -> str:
     """Where t test and sign-flip test do not agree on a part of a claim."""
     named = [
         f"claim {number}, {part.contrast.name}"
         for number, verdict in enumerate(found, 1)
-        for part, effect in zip(verdict.claim.parts, verdict.effects, strict=True)
-        if effect.tests_disagree
+        for part, of in zip(verdict.claim.parts, verdict.effects, strict=True)
+        if of.tests_disagree
     ]
     if not named:
         return "The t test and the sign-flip test fall on the same side of 0.05 in all of them."
@@ -254,49 +326,188 @@ def _disagreement(found: Sequence[Verdict]) -> str:
     )
 
 
-def _spread_ratio(runs: Runs) -> float:
-    """How many times as large the sd of the final accuracy is without batch normalisation."""
-    sds = {v: tables.summary(runs, v, FINAL).sd for v in {variant for variant, _ in runs}}
-    pairs = [pair for pair in zip(BN.below, BN.above, strict=True) if set(pair) <= set(sds)]
-    return geometric_mean(sds[without] / sds[with_bn] for without, with_bn in pairs)
+def _others_said(table: pd.DataFrame) -> str:
+    """Which of the six other variants Final is shown to be more accurate than, in words."""
+    found = [(c.formula.removeprefix("final - "), e, p) for c, e, p in against_others(table)]
+    beaten = [other for other, e, p in found if p < ALPHA and e.found.mean > 0]
+    rest = [other for other, *_ in found if other not in beaten]
+    means = table[FINAL.name].mean()
+    return (
+        f"Of the six, Final is shown to be more accurate than {_and(beaten)}, and not than "
+        f"{_and(rest)}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
+    )
 
 
-def _mismatch(runs: Runs) -> dict[str, str]:
-    """Which published train accuracies, and whether the gap, one run here could have given."""
-    first = [Figure(only(v), TRAIN_1) for v in VARIANTS if VARIANTS[v].published]
-    plausible = [figure.lies_in(predicted(runs, figure)) for figure in first]
-    off = {f.contrast.name for f, holds in zip(first, plausible, strict=True) if not holds}
-    without = {f.contrast.name for f in first if not VARIANTS[f.contrast.name].batch_norm}
-    if not off:
-        hint = "None of them is off here, so that nothing speaks against the guesses."
-    elif off == without:
-        hint = (
-            "Only those without batch normalisation are off here, which speaks for another "
-            "initialisation or layout rather than for another augmentation."
-        )
-    elif len(off) == len(first):
-        hint = "All of them are off here, as another augmentation would have it."
-    else:
-        hint = f"Off here: only {_and(sorted(off))}; neither guess explains that by itself."
-    texts = [f"{figure.text} ({figure.contrast.name})" for figure in first]
-    gaps = [Figure(only("v1"), measure) for measure in (GAP, GAP_ALIKE)]
-    taken, alike = ("a" if gap.lies_in(predicted(runs, gap)) else "no" for gap in gaps)
-    return {
-        "hint": hint,
-        "mismatch": f"Of the train accuracies of epoch 1, {plausibility(texts, plausible)}. The "
-        f"gap of v1, {gaps[0].text}, is {taken} plausible single run if the train accuracy is "
-        f"taken while training, and {alike} plausible one if it is measured alike.",
-    }
+def _others(table: pd.DataFrame) -> str:
+    """The table of against_others."""
+    rows = [
+        [
+            contrast.name,
+            with_interval(of.found, FINAL.effect),
+            _p(of.p),
+            _p(p),
+            interval(of.narrow, FINAL.effect),
+            _yes(of.within),
+        ]
+        for contrast, of, p in against_others(table)
+    ]
+    head = ["", "points [95 %]", "p", "p, Holm over the six", "90 % interval"]
+    return markdown([*head, f"within {_margin(FINAL)}"], rows)
+
+
+# --- variants -------------------------------------------------------------------------------------
+
+
+def histories(runs: Runs, variant: str) -> list[History]:
+    """A variant's runs, by seed."""
+    return [history for (name, _), history in sorted(runs.items()) if name == variant]
+
+
+def _variant(name: str) -> str:
+    return f"**{name}**" if VARIANTS[name].published else name
+
+
+def _variants(table: pd.DataFrame, measures: Sequence[Measure]) -> str:
+    """Means with intervals of all variants, a column per measure, beside the published numbers."""
+    head, rows = [""], {variant: [_variant(variant)] for variant in VARIANTS}
+    for measure in measures:
+        numbers = _published(measure)
+        head += [measure.heading, "published"] if numbers else [measure.heading]
+        for variant, row in rows.items():
+            row.append(with_interval(estimate(table[measure.name, variant]), measure.level))
+            if numbers:
+                row.append(f"{numbers[variant]:g}" if variant in numbers else "")
+    return markdown(head, rows.values())
+
+
+def _published(measure: Measure) -> dict[str, float]:
+    """The published numbers of the variants that have one."""
+    found = {v: measure.published(p.page) for v in VARIANTS if (p := VARIANTS[v].published)}
+    return {variant: number for variant, number in found.items() if number is not None}
+
+
+def passes(history: History) -> bool:
+    """Whether a run ends over the goal."""
+    return history.final_accuracy > GOAL
+
+
+def consistent(history: History) -> bool:
+    """Whether each of a run's last five epochs has the goal or more."""
+    return all(record["test_accuracy"] >= GOAL for record in history.epochs[-5:])
+
+
+def _passing(runs: Runs) -> str:
+    """How many runs of each variant pass the goal, at the end and consistently."""
+    rows = [
+        [_variant(v), *(share(map(holds, histories(runs, v))) for holds in (passes, consistent))]
+        for v in VARIANTS
+    ]
+    return markdown(["", f"end over {GOAL} %", f"{GOAL} % or more in each of the last five"], rows)
+
+
+def _reached(table: pd.DataFrame) -> str:
+    """How many runs of each variant get to the thresholds, and how many before the rate falls."""
+
+    def cell(epochs: pd.Series) -> str:
+        early = (epochs <= TrainingConfig.step_size).sum()
+        return f"{share(epochs <= TrainingConfig.epochs)}; {early}"
+
+    rows = [[_variant(v), *(cell(table[m.name, v]) for m in TO_THRESHOLDS)] for v in VARIANTS]
+    return markdown(["", *(m.name.replace("epochs to", "reach") for m in TO_THRESHOLDS)], rows)
+
+
+def _spread(table: pd.DataFrame, pilot: pd.DataFrame) -> str:
+    """The standard deviations over seeds, beside the pilot's."""
+    columns = table[FINAL.name].std(), table[SPEED.name].std(), pilot[FINAL.name].std()
+    rows = [
+        [_variant(v), *(f"{sds[v]:.3f}" if v in sds else "" for sds in columns)] for v in VARIANTS
+    ]
+    head = ["", "final accuracy, points", "learning speed, ln", "pilot: final accuracy, points"]
+    return markdown(head, rows)
+
+
+def spread_ratio(table: pd.DataFrame) -> float:
+    """How many times as large the sd of the final accuracy is without batch normalization."""
+    sds = table[FINAL.name].std()
+    return geometric_mean(sds[v] / sds[f"{v}_bn"] for v in sds.index if f"{v}_bn" in sds)
+
+
+def _beside(table: pd.DataFrame) -> str:
+    """Published numbers that depend on what is guessed here, and the interval of one more run."""
+    names = [v for v in VARIANTS if VARIANTS[v].published]
+    rows = []
+    for measure in (TRAIN_1, FIRST, GAP, GAP_ALIKE):
+        numbers = _published(measure)
+        cells = [
+            f"{numbers.get(v, 'none')} "
+            + interval(predicted(table, Quoted(Contrast(v), measure)), measure.level)
+            for v in names
+        ]
+        rows.append([f"{measure.meaning}, {measure.unit}", *cells])
+    return markdown(["", *names], rows)
+
+
+def _mismatch(table: pd.DataFrame) -> str:
+    """Which published accuracies of epoch 1, and whether the gap, one run here could have given."""
+
+    def holds(quoted: Quoted) -> bool:
+        return lies_in(quoted.number(), predicted(table, quoted))
+
+    said = []
+    for measure, what in ((TRAIN_1, "train"), (FIRST, "test")):
+        quoted = [Quoted(Contrast(v), measure) for v in VARIANTS if VARIANTS[v].published]
+        texts = [f"{q.text()} ({q.contrast.name})" for q in quoted]
+        named = plausibility(texts, list(map(holds, quoted)))
+        said.append(f"Of the {what} accuracies of epoch 1, {named}.")
+    gaps = [Quoted(Contrast("v1"), measure) for measure in (GAP, GAP_ALIKE)]
+    taken, alike = ("a" if holds(gap) else "no" for gap in gaps)
+    said.append(
+        f"The gap of v1, {gaps[0].text()}, is {taken} plausible single run if the train accuracy "
+        f"is taken while training, and {alike} plausible one if it is measured alike."
+    )
+    return " ".join(said)
+
+
+# --- contrasts ------------------------------------------------------------------------------------
+
+
+def _contrasts(table: pd.DataFrame, measure: Measure, runs: Runs | None = None) -> str:
+    """All contrasts of a measure.
+
+    runs: for the interval over seeds and images, which final accuracies have.
+    """
+    last = (WITHOUT_BN,) if measure.ratio else INTERACTIONS
+    of = (*EFFECTS, *last, *PUBLISHED, *OTHERS)
+    beyond = beyond_these_images(runs, of) if runs else [None] * len(of)
+    rows = []
+    for contrast, ends in zip(of, beyond, strict=True):
+        found = effect(table, contrast, measure)
+        row = [
+            contrast.name,
+            with_interval(found.found, measure.effect),
+            interval(unpaired(table, contrast, measure), measure.effect),
+            _p(found.p),
+            _p(found.flip_p) + (" (!)" if found.tests_disagree else ""),
+        ]
+        if measure.margin is not None:
+            row += [interval(found.narrow, measure.effect), _yes(found.within)]
+        rows.append(row + ([interval(ends, measure.effect)] if runs else []))
+    head = ["", f"{measure.effect_unit}, paired [95 %]", "unpaired [95 %]", "p", "sign-flip p"]
+    if measure.margin is not None:
+        head += ["90 % interval", f"within {_margin(measure)}"]
+    return markdown(head + (["seeds x images [95 %]"] if runs else []), rows)
+
+
+# --- images ---------------------------------------------------------------------------------------
 
 
 def _floor(runs: Runs) -> str:
     """How many test images which networks get wrong."""
-    of_variant = {variant: mistakes(runs, variant) for variant in VARIANTS}
-    count = sum(wrong.sum(axis=0) for wrong in of_variant.values())
+    wrong = {variant: answers(runs, variant) >= 0 for variant in VARIANTS}
+    count = sum(of.sum(axis=0) for of in wrong.values())
     never, often = int((count == len(runs)).sum()), int((2 * count > len(runs)).sum())
-    mostly = [2 * wrong.sum(axis=0) > len(SEEDS) for wrong in of_variant.values()]
-    floor = int(np.all(mostly, axis=0).sum())
-    always = [f"{v} {int(wrong.all(axis=0).sum())}" for v, wrong in of_variant.items()]
+    floor = int(np.all([2 * of.sum(axis=0) > len(SEEDS) for of in wrong.values()], axis=0).sum())
+    always = [f"{v} {int(of.all(axis=0).sum())}" for v, of in wrong.items()]
     return (
         f"Of the {TEST_IMAGES:,} test images, {never or 'none'} {'is' if never < 2 else 'are'} "
         f"wrong in all {len(runs)} networks. In more than half of them {often} are wrong, and in "
@@ -306,12 +517,51 @@ def _floor(runs: Runs) -> str:
     )
 
 
+def _hardest(runs: Runs, labels: Sequence[int]) -> list[tuple[int, str]]:
+    """The images that most networks get wrong, and what the networks take them for."""
+    taken_for: dict[int, Counter[int]] = {}
+    for history in runs.values():
+        for index, digit in history.mistakes:
+            taken_for.setdefault(index, Counter())[digit] += 1
+    order = sorted(taken_for, key=lambda index: (-taken_for[index].total(), index))
+    found = []
+    for index in order[:HARDEST]:
+        guesses = sorted(taken_for[index].items(), key=lambda guess: (-guess[1], guess[0]))
+        said = ", ".join(f"{digit} by {count}" for digit, count in guesses[:3])
+        wrong = taken_for[index].total()
+        found.append((index, f"a {labels[index]}; {wrong} of {len(runs)} wrong:\n{said}"))
+    return found
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def _every_run(runs: Runs) -> str:
+    """All runs, a row each."""
+    measures = (FINAL, BEST, SPEED, EPOCHS, FIRST, TRAIN_1, GAP_ALIKE)
+    rows = []
+    for variant in VARIANTS:
+        for h in histories(runs, variant):
+            name = f"{variant}-{h.seed}"
+            ended = f"{len(h.epochs)}, {h.status}"
+            rows.append([f"[{name}](runs/{name}.json)", *(_exact(m, h) for m in measures), ended])
+    return markdown(["", *(measure.heading for measure in measures), "epochs run"], rows)
+
+
+def _exact(measure: Measure, history: History) -> str:
+    """One run's number: a test image is 0.01 %, and an epoch a whole number."""
+    value = measure.of(history)
+    if isinstance(value, int):
+        return "never" if value > TrainingConfig.epochs else f"{value}"
+    return measure.level(value) if measure.log else f"{value:.2f}"
+
+
 def _origin(runs: Runs) -> str:
     """What trained the runs, and how they ended."""
     first = next(iter(runs.values())).environment
     seeds_on: dict[str, list[str]] = {}
     for seed in SEEDS:
-        seeds_on.setdefault(runs["final", seed].environment["processor"], []).append(f"{seed}")
+        seeds_on.setdefault(runs["v1", seed].environment["processor"], []).append(f"{seed}")
     processors = [f"seeds {_and(seeds)} on {name}" for name, seeds in seeds_on.items()]
     others = {
         ", ".join(f"{k} {v}" for k, v in h.environment.items() if k not in ("commit", "processor"))
@@ -335,49 +585,47 @@ def draw(runs: Runs, images: torch.Tensor, labels: Sequence[int]) -> dict[str, N
     images: the test images, uint8 [N, 1, 28, 28].
     labels: their digits.
     """
+    table = measured(runs)
     errors = {
-        v: [[100 - r["test_accuracy"] for r in h.epochs] for h in tables.histories(runs, v)]
+        v: [[100 - r["test_accuracy"] for r in h.epochs] for h in histories(runs, v)]
         for v in VARIANTS
     }
     # zip ends with the shortest run, so that one that stops early does not bend the means.
     means = {
-        v: [_exp(summarise([log(e) for e in of_epoch])) for of_epoch in zip(*of, strict=False)]
+        v: [estimate([log(e) for e in of_epoch]).ends(exp) for of_epoch in zip(*of, strict=False)]
         for v, of in errors.items()
     }
     falls = range(1 + TrainingConfig.step_size, 1 + TrainingConfig.epochs, TrainingConfig.step_size)
     panels = [
-        _runs_panel(runs, FINAL, "test accuracy (%)", line=GOAL),
-        _runs_panel(runs, SPEED, "test error (%), log scale", log=True),
-        _runs_panel(runs, EPOCHS, "epoch", never=TrainingConfig.epochs + 1),
-        _runs_panel(runs, FIRST, "test accuracy (%)"),
+        _runs_panel(table, FINAL, "test accuracy (%)", line=GOAL),
+        _runs_panel(table, SPEED, "test error (%), log scale", log=True),
+        _runs_panel(table, EPOCHS, "epoch", never=TrainingConfig.epochs + 1),
+        _runs_panel(table, FIRST, "test accuracy (%)"),
     ]
     cells = [(images[index], caption) for index, caption in _hardest(runs, labels)]
     return {
-        "comparison.png": figures.forest([_effects_panel(runs, measure) for measure in PRIMARY]),
+        "comparison.png": figures.forest([_effects_panel(table, measure) for measure in PRIMARY]),
         "comparison_runs.png": figures.every_run(panels),
         "comparison_curves.png": figures.curves(errors, means, falls),
         "comparison_hardest.png": figures.hardest(cells, len(runs)),
     }
 
 
-def _exp(found: Summary) -> Summary:
-    """Of logarithms: mean and interval of what they are the logarithms of."""
-    return found._replace(mean=exp(found.mean), low=exp(found.low), high=exp(found.high))
-
-
-def _effects_panel(runs: Runs, measure: Measure) -> figures.EffectPanel:
-    primary = [(part.contrast, part.measure) for claim in CLAIMS for part in claim.parts]
+def _effects_panel(table: pd.DataFrame, measure: Measure) -> figures.EffectPanel:
+    deciding = [
+        (sign * part.contrast.weights, part.measure)
+        for claim in CLAIMS
+        for part in claim.parts
+        for sign in (1, -1)
+    ]
     rows = []
     for contrast in (LATE, LATE_BN, EARLY, EARLY_BN, BN, FINAL_V1, FINAL_V2):
-        effect = effect_of(per_seed(runs, contrast, measure), measure.margin)
-        decides = any(
-            measure == m and {contrast.above, contrast.below} == {c.above, c.below}
-            for c, m in primary
-        )
-        ends = [measure.natural(end) for end in (*effect.summary[3:], *effect.narrow)]
-        mean = measure.natural(effect.summary.mean)
+        found = effect(table, contrast, measure)
+        mean, *ends = found.found.ends(measure.natural)
+        narrow = tuple(map(measure.natural, found.narrow))
+        decides = any(m == measure and w.equals(contrast.weights) for w, m in deciding)
         name = contrast.name.replace(", ", ",\n")
-        rows.append(figures.EffectRow(name, mean, ends[:2], ends[2:], decides))
+        rows.append(figures.EffectRow(name, mean, tuple(ends), narrow, decides))
     return figures.EffectPanel(
         f"{measure.name}:\n{measure.meaning}".capitalize(),
         "times, log scale; left is better" if measure.factor else "points; right is better",
@@ -387,32 +635,11 @@ def _effects_panel(runs: Runs, measure: Measure) -> figures.EffectPanel:
     )
 
 
-def _runs_panel(runs: Runs, measure: Measure, unit: str, **options: object) -> figures.RunsPanel:
-    values = {v: per_seed(runs, only(v), measure) for v in VARIANTS}
-    means = {v: summarise(of) for v, of in values.items()}
-    if measure.log:
-        values = {v: [exp(value) for value in of] for v, of in values.items()}
-        means = {v: _exp(mean) for v, mean in means.items()}
-    published = {
-        v: figure
-        for v, variant in VARIANTS.items()
-        if variant.published and (figure := measure.published(variant.published)) is not None
-    }
-    title = measure.meaning.capitalize()
-    return figures.RunsPanel(title, unit, values, means, published, **options)
-
-
-def _hardest(runs: Runs, labels: Sequence[int]) -> list[tuple[int, str]]:
-    """The images that most networks get wrong, and what the networks take them for."""
-    taken_for: dict[int, Counter[int]] = {}
-    for history in runs.values():
-        for index, digit in history.mistakes:
-            taken_for.setdefault(index, Counter())[digit] += 1
-    order = sorted(taken_for, key=lambda index: (-taken_for[index].total(), index))
-    found = []
-    for index in order[:HARDEST]:
-        guesses = sorted(taken_for[index].items(), key=lambda guess: (-guess[1], guess[0]))
-        said = ", ".join(f"{digit} by {count}" for digit, count in guesses[:3])
-        wrong = taken_for[index].total()
-        found.append((index, f"a {labels[index]}; {wrong} of {len(runs)} wrong:\n{said}"))
-    return found
+def _runs_panel(
+    table: pd.DataFrame, measure: Measure, unit: str, **options: object
+) -> figures.RunsPanel:
+    scale = exp if measure.log else float
+    values = {v: list(map(scale, table[measure.name, v])) for v in VARIANTS}
+    means = {v: estimate(table[measure.name, v]).ends(scale) for v in VARIANTS}
+    numbers = _published(measure)
+    return figures.RunsPanel(measure.meaning.capitalize(), unit, values, means, numbers, **options)

@@ -8,13 +8,22 @@ from statistics import fmean
 import pytest
 
 import Visualization
-from helpers.statistics import summarise
 from models import GOAL, LAYOUT, VARIANTS, count_parameters, receptive_fields
-from study.claims import NONE, SHOWN, effect_of, verdicts
-from study.contrasts import LATE, LATE_BN, PRIMARY, per_seed
+from study.analysis import (
+    LATE,
+    LATE_BN,
+    NONE,
+    PRIMARY,
+    SHOWN,
+    against_others,
+    effect,
+    measured,
+    verdicts,
+)
 from study.one_cycle import goal_runs
+from study.report import histories
 from study.runs import RUNS, load_runs
-from study.tables import against_others, histories
+from study.statistics import estimate
 from tests.helpers import PROJECT
 
 
@@ -78,37 +87,38 @@ def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
 
 
 def test_the_verdicts_are_those_on_the_runs(readme, runs):
-    for number, verdict in enumerate(verdicts(runs), start=1):
-        figure = verdict.claim.parts[0].write(verdict.effects[0].summary.mean)
+    for number, verdict in enumerate(verdicts(measured(runs)), start=1):
+        figure = verdict.claim.parts[0].write(verdict.effects[0].found.mean)
         assert f"| {number}. {verdict.claim} | **{verdict.word}** | {figure} " in readme
 
 
 def test_the_answer_follows_from_the_runs(readme, runs):
     """Sentence by sentence."""
-    speed, epochs, accuracy, _, first = verdicts(runs)
+    table = measured(runs)
+    speed, epochs, accuracy, _, first = verdicts(table)
     assert accuracy.word == epochs.word == SHOWN
-    assert f"{accuracy.effects[0].summary.mean:.2f} points more accurate" in readme
-    assert f"takes {exp(epochs.effects[0].summary.mean):.1f}\ntimes as many epochs" in readme
+    assert f"{accuracy.effects[0].found.mean:.2f} points more accurate" in readme
+    assert f"takes {exp(epochs.effects[0].found.mean):.1f}\ntimes as many epochs" in readme
 
     assert speed.word == first.word == NONE
     for contrast, measure in product((LATE, LATE_BN), PRIMARY):
-        assert effect_of(per_seed(runs, contrast, measure), measure.margin).within
+        assert effect(table, contrast, measure).within
 
     for name in ("none_bn", "v2_bn", "late_bn", "v1_bn", "final"):
         assert fmean(history.final_accuracy for history in histories(runs, name)) > GOAL
-    others = {c.below[0]: p for c, _, p in against_others(runs) if c.below[0].endswith("_bn")}
+    others = {c.name: p for c, _, p in against_others(table) if c.name.endswith("_bn")}
     assert len(others) == 4 and all(p >= 0.05 for p in others.values())
 
 
 def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
     monkeypatch.chdir(PROJECT)
     six, twenty, _ = (
-        summarise([run.final_accuracy for run in runs]) for runs in goal_runs().values()
+        estimate([run.final_accuracy for run in runs]) for runs in goal_runs().values()
     )
     said = " ".join(readme.split())
     assert f"is {six.mean:.2f} % after six epochs, though its interval reaches below" in said
     assert f"and {twenty.mean:.2f} % after twenty." in said
-    assert six.low < GOAL < six.mean
+    assert six.interval()[0] < GOAL < six.mean
 
 
 def layout_rows():
