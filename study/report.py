@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from DataPipeline import load_mnist
+from helpers.checkpoint import differences
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
@@ -119,38 +120,32 @@ def check(runs: Runs, folder: str | Path) -> None:
                 f"{folder} holds {variant}-{seed} {fault}: delete it and run it again."
             )
     for seed in SEEDS:
-        processors = {runs[v, seed].environment["processor"] for v in VARIANTS}
-        if len(processors) > 1:
+        first, *rest = (runs[variant, seed].environment for variant in VARIANTS)
+        if wrong := [d for other in rest for d in differences(other, first) if "commit" not in d]:
             raise ValueError(
-                f"the runs with seed {seed} come from different processors, "
-                f"{' and '.join(sorted(processors))}: delete all nine and run them on one."
+                f"the runs with seed {seed} come from different environments, {wrong[0]}: delete "
+                "all nine and run them on one machine."
             )
-    commits = {history.environment["commit"] for history in runs.values()}
-    if len(commits) > 1:
-        raise ValueError(
-            f"the runs come from different commits, {' and '.join(sorted(commits))}; expected one "
-            "for all: delete those of the others and run them again."
-        )
+    for what in ("commit", "code"):
+        found = {history.environment.get(what, history.code) for history in runs.values()}
+        if len(found) > 1:
+            raise ValueError(
+                f"the runs come from different code, {what} {' and '.join(map(str, found))}: "
+                "expected one for all; delete those of the others and run them again."
+            )
 
 
 def _fault(history: History) -> str | None:
     """What the protocol does not allow in a run, or None."""
-    for key, value in TrainingConfig(history.seed).as_dict().items():
-        if (found := history.config.get(key)) != value:
-            return f"with {key} {found}, where the protocol has {value}"
+    here, there = TrainingConfig(history.seed).as_dict(), TrainingConfig(**history.config).as_dict()
+    if wrong := differences(there, here):
+        return f"by another config: {wrong[0]}"
     if history.train_images != TRAIN_IMAGES:
         return f"with {history.train_images} training images, where the protocol has {TRAIN_IMAGES}"
     if history.mistakes is None or history.clean_train is None:
         return "without its mistakes or its accuracy on the training images as they are"
     if not {"commit", "processor"} <= history.environment.keys():
         return "without its commit or its processor"
-    wrong = round(TEST_IMAGES * (1 - history.final_accuracy / 100))
-    images = {index for index, _ in history.mistakes if index < TEST_IMAGES}
-    if not len(images) == len(history.mistakes) == wrong:
-        return (
-            f"with {len(history.mistakes)} mistakes, where its last accuracy, "
-            f"{history.final_accuracy:.2f} %, means {wrong} of {TEST_IMAGES:,} images"
-        )
     return None
 
 
