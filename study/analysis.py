@@ -19,7 +19,7 @@ import pandas as pd
 from helpers.config import TrainingConfig
 from helpers.history import TEST_IMAGES, History
 from helpers.publication import Reported
-from models import GOAL, VARIANTS
+from models import CLASSES, GOAL, VARIANTS
 from study.statistics import (
     ALPHA,
     Estimate,
@@ -149,6 +149,14 @@ FIRST = Measure(
     published=lambda p: p.epoch_1_test_accuracy,
 )
 PRIMARY = (FINAL, SPEED, EPOCHS_RATIO, FIRST)
+FIRST_ERROR = Measure(
+    "first error",
+    "test error after epoch 1",
+    lambda h: log(100 - h.epochs[0]["test_accuracy"]),
+    unit="% error",
+    margin=SPEED.margin,
+    log=True,
+)
 TRAIN_1 = Measure(
     "first train accuracy",
     "train accuracy of epoch 1, taken while training",
@@ -171,7 +179,7 @@ GAP_ALIKE = replace(
 BEST = Measure(
     "best accuracy", "test accuracy of the best epoch", lambda h: h.best_accuracy, decimals=3
 )
-MEASURES = (*PRIMARY, *TO_THRESHOLDS, *RATIOS[:2], TRAIN_1, GAP, GAP_ALIKE, BEST)
+MEASURES = (*PRIMARY, FIRST_ERROR, *TO_THRESHOLDS, *RATIOS[:2], TRAIN_1, GAP, GAP_ALIKE, BEST)
 
 
 def measured(runs: Runs, measures: Sequence[Measure] = MEASURES) -> pd.DataFrame:
@@ -266,6 +274,12 @@ INTERACTIONS = (
 )
 V1_V2, FINAL_V1, FINAL_V2 = Contrast("v1 - v2"), Contrast("final - v1"), Contrast("final - v2")
 PUBLISHED = (V1_V2, Contrast("v1 - final"), FINAL_V1, FINAL_V2)
+# What one placement of dropout adds to another, without and with batch normalization.
+SIMPLE = tuple(
+    difference(f"{one}{bn}", f"{other}{bn}")
+    for bn in ("", "_bn")
+    for one, other in (("v1", "v2"), ("late", "none"), ("v1", "late"), ("v2", "none"))
+)
 # The six that the publication does not hold Final against, though "the most accurate" asks for it.
 OTHERS = tuple(difference("final", name) for name in VARIANTS if not VARIANTS[name].published)
 
@@ -305,6 +319,21 @@ def answers(runs: Runs, variant: str) -> np.ndarray:
         for index, digit in history.mistakes:
             row[index] = digit
     return said
+
+
+def disagreement(one: np.ndarray, other: np.ndarray) -> float:
+    """On how many images, in %, two networks' answers differ."""
+    return 100 * float(np.mean(one != other))
+
+
+def vote(said: np.ndarray) -> float:
+    """The accuracy (%) of networks voting, whose answers these are: int8 [networks, images].
+
+    Of a tie between k digits, the right one among them, 1 / k counts as right.
+    """
+    counts = np.stack([(said == digit).sum(axis=0) for digit in range(-1, CLASSES)])
+    most = counts == counts.max(axis=0)
+    return 100 * float(np.mean(most[0] / most.sum(axis=0)))
 
 
 def beyond_these_images(runs: Runs, contrasts: Sequence[Contrast]) -> list[Interval]:
@@ -377,12 +406,15 @@ class Claim:
     parts: what it says of contrasts, all at once.
     quoted: the publication's numbers, each held against one more draw.
     sentence: what a reader can quote before the verdict; {0} is the first part's estimate.
+    of_means: whether the first number is said of what the first part contrasts, so that an interval
+        of the mean can exclude it.
     """
 
     text: str
     parts: tuple[Part, ...]
     quoted: tuple[Quoted, ...]
     sentence: str
+    of_means: bool = False
 
     def __str__(self) -> str:
         return self.text.format(*(quoted.number() for quoted in self.quoted))
@@ -406,12 +438,14 @@ CLAIMS = (
             Quoted(V2_FINAL, EPOCHS_RATIO),
         ),
         "Without batch normalization it takes {0} times as many epochs to 99 % as with it",
+        of_means=True,
     ),
     Claim(
         "Batch normalization adds {0:.2f} points",
         (Part(BN, FINAL, 1),),
         (Quoted(FINAL_V2, FINAL),),
         "Batch normalization changes the final accuracy by {0} points",
+        of_means=True,
     ),
     Claim(
         f"Final passes {GOAL} %, v1 and v2 do not; Final is the most accurate",
@@ -573,10 +607,13 @@ def _as_claimed(part: Part, effect: Effect) -> bool:
     return part.sign * (effect.found.mean - part.null) > 0
 
 
-def against_others(table: pd.DataFrame) -> list[tuple[Contrast, Effect, float]]:
-    """Final against the variants that the publication does not hold it against.
+def family(
+    table: pd.DataFrame, contrasts: Sequence[Contrast], measure: Measure
+) -> list[tuple[Contrast, Effect, float, float]]:
+    """Contrasts with their effects, and both p values after Holm's correction over all of them.
 
-    Per variant the contrast, its effect, and its p value after Holm's correction over all of them.
+    The first of the two is that there is an effect, the second that it is within the margin.
     """
-    effects = [effect(table, contrast, FINAL) for contrast in OTHERS]
-    return list(zip(OTHERS, effects, holm([found.p for found in effects]), strict=True))
+    effects = [effect(table, contrast, measure) for contrast in contrasts]
+    p, equivalence = (holm([getattr(e, of) for e in effects]) for of in ("p", "equivalence"))
+    return list(zip(contrasts, effects, p, equivalence, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+from itertools import combinations, product
 from math import exp, log
 from pathlib import Path
 from statistics import geometric_mean
@@ -34,6 +34,7 @@ from study.analysis import (
     FINAL_V1,
     FINAL_V2,
     FIRST,
+    FIRST_ERROR,
     GAP,
     GAP_ALIKE,
     INCONCLUSIVE,
@@ -43,27 +44,37 @@ from study.analysis import (
     OTHERS,
     PRIMARY,
     PUBLISHED,
+    RATIOS,
+    SIMPLE,
     SPEED,
     TO_THRESHOLDS,
     TRAIN_1,
+    V1_V2,
     WITHOUT_BN,
     Contrast,
+    Effect,
     Measure,
+    Part,
     Quoted,
     Runs,
     Verdict,
-    against_others,
     answers,
     beyond_these_images,
+    disagreement,
     effect,
+    effect_of,
+    family,
     lies_in,
     measured,
+    per_seed,
     predicted,
     unpaired,
     verdicts,
+    vote,
+    word,
 )
 from study.runs import FOLDERS, SEEDS, load_runs
-from study.statistics import ALPHA, Estimate, Interval, estimate, wilson
+from study.statistics import ALPHA, Estimate, Interval, estimate, holm, runs_needed, wilson
 from Visualization import NotebookFigure
 
 RUNS = FOLDERS["from the page"]
@@ -165,12 +176,19 @@ def write(runs: Runs, pilot: Runs) -> str:
         seeds=len(SEEDS),
         goal_accuracy=GOAL,
         never=TrainingConfig.epochs + 1,
-        answer="\n".join(f"{n}. {sentence(verdict)}" for n, verdict in enumerate(found, 1)),
+        answer=_answer(found, table),
+        conditions=_conditions(runs),
+        ratios=_ratios(table),
+        scales=_scales(table),
+        least_margin=f"{max(map(abs, effect(table, LATE, SPEED).narrow)):.3f}",
+        averages=_averages(table),
+        simple_final=_family(table, SIMPLE, FINAL),
+        simple_speed=_family(table, SIMPLE, SPEED),
         claims=_claims(found),
         parts=_parts(found),
-        disagreement=disagreement(found),
+        disagreement=on_different_sides(found),
         others_said=_others_said(table),
-        others=_others(table),
+        others=_family(table, OTHERS, FINAL),
         passing=_passing(runs),
         final=_variants(table, (FINAL, BEST, GAP_ALIKE)),
         speed=_variants(table, (SPEED, FIRST)),
@@ -186,6 +204,10 @@ def write(runs: Runs, pilot: Runs) -> str:
         pilot_ratio=f"{spread_ratio(before):.1f}",
         beside=_beside(table),
         mismatch=_mismatch(table),
+        pairs=_pairs(table),
+        needed=_needed(table),
+        networks=_networks(runs, table),
+        churn=_churn(runs),
         floor=_floor(runs),
         runs=_every_run(runs),
         origin=_origin(runs),
@@ -238,8 +260,14 @@ def share(holds: Iterable[bool]) -> str:
 # --- claims ---------------------------------------------------------------------------------------
 
 
-def sentence(verdict: Verdict) -> str:
-    """What a reader can quote of a verdict."""
+def _answer(found: Sequence[Verdict], table: pd.DataFrame) -> str:
+    """A sentence on each claim."""
+    added = _added(table)
+    return "\n".join(f"{n}. {sentence(v, added[n - 1])}" for n, v in enumerate(found, 1))
+
+
+def sentence(verdict: Verdict, added: str) -> str:
+    """What a reader can quote of a verdict; added: what else is to be said of it."""
     estimates = [
         with_interval(found.found, part.write)
         for part, found in zip(verdict.claim.parts, verdict.effects, strict=True)
@@ -247,7 +275,31 @@ def sentence(verdict: Verdict) -> str:
     quoted = plausibility([q.text() for q in verdict.claim.quoted], verdict.plausible)
     doubt = f" after {len(SEEDS)} seeds" if verdict.word == INCONCLUSIVE else ""
     said = verdict.claim.sentence.format(*estimates)
-    return f"{said}: **{verdict.word}**{doubt}; the published {quoted}."
+    return f"{said}: **{verdict.word}**{doubt}; {added}; the published {quoted}."
+
+
+def _added(table: pd.DataFrame) -> list[str]:
+    """What the verdict on each claim does not say by itself."""
+    soon, sooner = (with_interval(effect(table, WITHOUT_BN, m).found, m.effect) for m in RATIOS[:2])
+    (epochs, _, in_epochs), (error, _, in_errors) = (
+        _on_scale(table, *of) for of in ((V1_V2, EPOCHS), (LATE, FIRST_ERROR))
+    )
+    means = table[FINAL.name].mean()
+    of_bn = [v for v in VARIANTS if VARIANTS[v].batch_norm]
+    rank = 1 + sum(means[v] > means["final"] for v in of_bn)
+    return [
+        "that is an average over early dropout, and in epochs to 99 % v1 - v2, the published pair, "
+        f"is {with_interval(epochs.found, EPOCHS.effect)}: {in_epochs}",
+        f"to 98 % it is {soon} and to 98.5 % {sooner} times",
+        "that is an average over four placements of dropout",
+        f"the most accurate of the published three, that is, and of the {len(of_bn)} variants with "
+        f"batch normalization the one with the {_ORDINALS[rank - 1]} mean",
+        "as a factor of the test error it is "
+        f"{with_interval(error.found, FIRST_ERROR.effect)}: {in_errors}",
+    ]
+
+
+_ORDINALS = ("highest", "second highest", "third highest", "fourth highest", "lowest")
 
 
 def plausibility(texts: Sequence[str], plausible: Sequence[bool]) -> str:
@@ -266,21 +318,36 @@ def _claims(found: Sequence[Verdict]) -> str:
     """The verdicts: effects and published numbers."""
     rows = []
     for number, verdict in enumerate(found, 1):
-        held = zip(verdict.claim.quoted, verdict.plausible, verdict.predicted, strict=True)
-        rows.append(
-            [
-                f"{number}. {verdict.claim}",
-                f"**{verdict.word}**",
-                _p(verdict.corrected),
-                "<br>".join(
-                    f"{quoted.text()}: {'plausible' if plausible else '**not**'}, "
-                    + interval(ends, f"{{:.{quoted.measure.decimals}f}}".format)
-                    for quoted, plausible, ends in held
-                ),
-            ]
-        )
-    head = ["claim, as published", "effect", "p, after Holm", "published figure, as a single run"]
-    return markdown(head, rows)
+        row = [f"{number}. {verdict.claim}", f"**{verdict.word}**", _p(verdict.corrected)]
+        rows.append([*row, size(verdict), _held(verdict)])
+    head = ["claim, as published", "is there an effect", "p, after Holm", "how large, here"]
+    return markdown([*head, "is the published figure a plausible single run"], rows)
+
+
+def size(verdict: Verdict) -> str:
+    """How large the effects of a verdict's parts are; whether a mean as claimed is excluded."""
+    said = [
+        f"{f'{part.contrast.name}: ' if verdict.effects[1:] else ''}"
+        f"{with_interval(of.found, part.write)} "
+        + (part.measure.unit if part.contrast.level else part.measure.effect_unit)
+        for part, of in zip(verdict.claim.parts, verdict.effects, strict=True)
+    ]
+    if verdict.claim.of_means:
+        quoted, measure = verdict.claim.quoted[0], verdict.claim.parts[0].measure
+        ends = tuple(map(measure.natural, verdict.effects[0].found.interval()))
+        held = "is not excluded" if lies_in(quoted.number(), ends) else "is excluded"
+        said.append(f"a mean of {quoted.text()} {held}")
+    return "<br>".join(said)
+
+
+def _held(verdict: Verdict) -> str:
+    """The published numbers, each against its prediction interval."""
+    held = zip(verdict.claim.quoted, verdict.plausible, verdict.predicted, strict=True)
+    return "<br>".join(
+        f"{quoted.text()}: {'plausible' if plausible else '**not**'}, "
+        + interval(ends, f"{{:.{quoted.measure.decimals}f}}".format)
+        for quoted, plausible, ends in held
+    )
 
 
 def _parts(found: Sequence[Verdict]) -> str:
@@ -305,7 +372,7 @@ def _parts(found: Sequence[Verdict]) -> str:
     return markdown([*head, "within it"], rows)
 
 
-def disagreement(found: Sequence[Verdict]) -> str:
+def on_different_sides(found: Sequence[Verdict]) -> str:
     """Where t test and sign-flip test do not agree on a part of a claim."""
     named = [
         f"claim {number}, {part.contrast.name}"
@@ -323,7 +390,9 @@ def disagreement(found: Sequence[Verdict]) -> str:
 
 def _others_said(table: pd.DataFrame) -> str:
     """Which of the six other variants Final is shown to be more accurate than, in words."""
-    found = [(c.formula.removeprefix("final - "), e, p) for c, e, p in against_others(table)]
+    found = [
+        (c.formula.removeprefix("final - "), e, p) for c, e, p, _ in family(table, OTHERS, FINAL)
+    ]
     beaten = [other for other, e, p in found if p < ALPHA and e.found.mean > 0]
     rest = [other for other, *_ in found if other not in beaten]
     means = table[FINAL.name].mean()
@@ -333,21 +402,95 @@ def _others_said(table: pd.DataFrame) -> str:
     )
 
 
-def _others(table: pd.DataFrame) -> str:
-    """The table of against_others."""
+def _family(table: pd.DataFrame, contrasts: Sequence[Contrast], measure: Measure) -> str:
+    """Contrasts, with Holm's correction over all of them."""
     rows = [
         [
             contrast.name,
-            with_interval(of.found, FINAL.effect),
+            with_interval(of.found, measure.effect),
             _p(of.p),
             _p(p),
-            interval(of.narrow, FINAL.effect),
+            interval(of.narrow, measure.effect),
             _yes(of.within),
+            _p(of.equivalence),
+            _p(equivalence),
         ]
-        for contrast, of, p in against_others(table)
+        for contrast, of, p, equivalence in family(table, contrasts, measure)
     ]
-    head = ["", "points [95 %]", "p", "p, Holm over the six", "90 % interval"]
-    return markdown([*head, f"within {_margin(FINAL)}"], rows)
+    over = f"Holm over the {len(contrasts)}"
+    head = ["", f"{measure.effect_unit} [95 %]", "p", f"p, {over}", "90 % interval"]
+    return markdown([*head, f"within {_margin(measure)}", "p, within", f"p, within, {over}"], rows)
+
+
+# --- what the words depend on ---------------------------------------------------------------------
+
+
+def _conditions(runs: Runs) -> str:
+    """What all runs have in common, and so what nothing here says anything about."""
+    processors = {history.environment["processor"] for history in runs.values()}
+    rates = {rate for variant in VARIANTS.values() for rate in variant.dropout if rate}
+    return (
+        f"{len(SEEDS)} seeds of each variant, "
+        f"{'one processor' if len(processors) == 1 else f'{len(processors)} processors'} "
+        f"({'; '.join(sorted(processors))}), dropout of rate {_and(f'{r:g}' for r in rates)}, and "
+        f"these {TEST_IMAGES:,} test images"
+    )
+
+
+def _ratios(table: pd.DataFrame) -> str:
+    """How many times as many epochs it takes to the thresholds without batch normalization."""
+    weights = WITHOUT_BN.weights
+    rows = []
+    for measure, epochs in zip(RATIOS, TO_THRESHOLDS, strict=False):
+        found = effect(table, WITHOUT_BN, measure)
+        row = [measure.meaning, with_interval(found.found, measure.effect), _p(found.p)]
+        for side in (weights > 0, weights < 0):
+            cells = table[epochs.name][weights[side].index].to_numpy()
+            at_once = (cells == TrainingConfig.step_size + 1).sum()
+            row.append(f"{(cells <= TrainingConfig.step_size).sum()}; {at_once} of {cells.size}")
+        rows.append(row)
+    return markdown(["", "without / with [95 %]", "p", "without", "with"], rows)
+
+
+def _scales(table: pd.DataFrame) -> str:
+    """Claims 1 and 5 on other scales, and of the published pair alone."""
+    rows = []
+    for number, measures in ((1, (SPEED, EPOCHS_RATIO, EPOCHS)), (5, (FIRST, FIRST_ERROR))):
+        for measure, contrast in product(measures, (LATE, V1_V2)):
+            found, margin, said = _on_scale(table, contrast, measure)
+            decides = (contrast, measure) == (LATE, measures[0])
+            rows.append(
+                [
+                    f"{number}. {contrast.name}",
+                    measure.name,
+                    with_interval(found.found, measure.effect),
+                    interval(found.narrow, measure.effect),
+                    f"{measure.natural(margin):.2f} {measure.effect_unit}",
+                    f"**{said}**" if decides else said,
+                ]
+            )
+    return markdown(["", "measure", "estimate [95 %]", "90 % interval", "margin", "word"], rows)
+
+
+def _on_scale(
+    table: pd.DataFrame, contrast: Contrast, measure: Measure
+) -> tuple[Effect, float, str]:
+    """A contrast's effect, the margin and the word, if it were a claim's; without Holm.
+
+    Of epochs, for which no margin was fixed, it is the smallest delay that was claimed.
+    """
+    margin = CLAIMS[0].quoted[0].number() if measure is EPOCHS else measure.margin
+    found = effect_of(per_seed(table, contrast, measure), margin)
+    slower = -1 if measure is FIRST else 1
+    return found, margin, word([Part(contrast, measure, slower)], [found], found.p)
+
+
+def _averages(table: pd.DataFrame) -> str:
+    """How sure it is that late dropout matters little on average over early dropout."""
+    p = [effect(table, c, m).equivalence for c, m in product((LATE, LATE_BN), (FINAL, SPEED))]
+    return f"The largest p value of the {len(p)} equivalence tests is {_p(max(p))}, and " + (
+        f"{_p(max(holm(p)))} after Holm"
+    )
 
 
 # --- variants -------------------------------------------------------------------------------------
@@ -393,11 +536,17 @@ def consistent(history: History) -> bool:
 
 def _passing(runs: Runs) -> str:
     """How many runs of each variant pass the goal, at the end and consistently."""
+    beyond = beyond_these_images(runs, list(map(Contrast, VARIANTS)))
     rows = [
-        [_variant(v), *(share(map(holds, histories(runs, v))) for holds in (passes, consistent))]
-        for v in VARIANTS
+        [
+            _variant(v),
+            *(share(map(holds, histories(runs, v))) for holds in (passes, consistent)),
+            interval(ends, FINAL.level),
+        ]
+        for v, ends in zip(VARIANTS, beyond, strict=True)
     ]
-    return markdown(["", f"end over {GOAL} %", f"{GOAL} % or more in each of the last five"], rows)
+    head = ["", f"end over {GOAL} %", f"{GOAL} % or more in each of the last five"]
+    return markdown([*head, "mean, seeds x images [95 %]"], rows)
 
 
 def _reached(table: pd.DataFrame) -> str:
@@ -493,6 +642,56 @@ def _contrasts(table: pd.DataFrame, measure: Measure, runs: Runs | None = None) 
     return markdown(head + (["seeds x images [95 %]"] if runs else []), rows)
 
 
+# --- seeds ----------------------------------------------------------------------------------------
+
+
+def _pairs(table: pd.DataFrame) -> str:
+    """What one run of each published variant would have said."""
+    v1, v2, final = (table[FINAL.name, v] for v in ("v1", "v2", "final"))
+    wins = [two > one for one, two in product(v1, v2)]
+    order = [one < two < three for one, two, three in product(v1, v2, final)]
+    return (
+        f"v2 is more accurate than v1 in {100 * np.mean(wins):.0f} % of the pairs of their runs, "
+        f"and v1, v2 and final come out in the published order in {100 * np.mean(order):.0f} % of "
+        "the triples"
+    )
+
+
+def _needed(table: pd.DataFrame) -> str:
+    """How many runs of each of two variants tell them apart."""
+    final, names = table[FINAL.name], list(VARIANTS)
+    rows = []
+    for k, one in enumerate(names[1:], 1):
+        needed = [runs_needed(final[one], final[other]) for other in names[:k]]
+        cells = ["> 10,000" if n is None else f"{n:,}" for n in needed]
+        rows.append([_variant(one), *cells, *[""] * (len(names) - 1 - k)])
+    return markdown(["", *map(_variant, names[:-1])], rows)
+
+
+def _networks(runs: Runs, table: pd.DataFrame) -> str:
+    """How much the networks of a variant disagree, and what they say together."""
+    rows = []
+    for variant in VARIANTS:
+        said = answers(runs, variant)
+        apart = np.mean([disagreement(*pair) for pair in combinations(said, 2)])
+        mean = table[FINAL.name, variant].mean()
+        rows.append([_variant(variant), f"{apart:.2f}", f"{mean:.3f}", f"{vote(said):.3f}"])
+    head = ["", "two seeds disagree on, % of images", "mean of single networks, %"]
+    return markdown([*head, f"{len(SEEDS)} networks voting, %"], rows)
+
+
+def _churn(runs: Runs) -> str:
+    """How much v1 and v2 disagree, beside how much their own seeds do."""
+    v1, v2 = answers(runs, "v1"), answers(runs, "v2")
+    own = max(np.mean([disagreement(*pair) for pair in combinations(of, 2)]) for of in (v1, v2))
+    across = np.mean([disagreement(one, other) for one, other in product(v1, v2)])
+    more = "no more" if across <= own else "more"
+    return (
+        f"a network of v1 and one of v2 disagree on {across:.2f} % of the images: moving dropout "
+        f"changes {more} than changing the seed"
+    )
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 
@@ -503,9 +702,11 @@ def _floor(runs: Runs) -> str:
     never, often = int((count == len(runs)).sum()), int((2 * count > len(runs)).sum())
     floor = int(np.all([2 * of.sum(axis=0) > len(SEEDS) for of in wrong.values()], axis=0).sum())
     always = [f"{v} {int(of.all(axis=0).sum())}" for v, of in wrong.items()]
+    most = 100 * count[2 * count > len(runs)].sum() / count.sum()
     return (
         f"Of the {TEST_IMAGES:,} test images, {never or 'none'} {'is' if never < 2 else 'are'} "
-        f"wrong in all {len(runs)} networks. In more than half of them {often} are wrong, and in "
+        f"wrong in all {len(runs)} networks, and {(count == 0).sum():,} are wrong in none. In more "
+        f"than half of them {often} are wrong, which make {most:.0f} % of all mistakes, and in "
         f"more than half of every variant's {floor}: that is the floor under all of it, "
         f"{100 * floor / TEST_IMAGES:.2f} points of error that no variant is spared. In all "
         f"{len(SEEDS)} networks of a variant are wrong: {_and(always)}."

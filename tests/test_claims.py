@@ -28,8 +28,10 @@ from study.analysis import (
     answers,
     beyond_these_images,
     difference,
+    disagreement,
     effect_of,
     epochs_to,
+    family,
     lies_in,
     measured,
     p_value,
@@ -37,6 +39,7 @@ from study.analysis import (
     predicted,
     unpaired,
     verdicts,
+    vote,
     word,
 )
 from study.statistics import holm
@@ -120,6 +123,26 @@ def test_the_contrasts_are_the_protocols(runs, table):
             assert value == pytest.approx(eval(formula, numbers)), contrast.name
 
 
+def test_the_effects_of_late_dropout_are_means_of_the_simple_ones(table):
+    """Which are eight: late and early dropout, each beside the other or not, without and with."""
+    assert len({contrast.formula for contrast in analysis.SIMPLE}) == 8
+    for effect, pairs in (
+        (analysis.LATE, ("v1 - v2", "late - none")),
+        (analysis.EARLY_BN, ("v1_bn - late_bn", "v2_bn - none_bn")),
+    ):
+        simple = [c for c in analysis.SIMPLE if c.formula in pairs]
+        values = [per_seed(table, contrast, SPEED) for contrast in simple]
+        assert np.mean(values, axis=0) == pytest.approx(per_seed(table, effect, SPEED))
+
+
+def test_a_family_is_corrected_over_all_of_it(table):
+    found = family(table, analysis.SIMPLE, FINAL)
+    p = [stats.ttest_1samp(per_seed(table, c, FINAL), 0).pvalue for c in analysis.SIMPLE]
+    assert [corrected for *_, corrected, _ in found] == pytest.approx(holm(p))
+    assert [of.equivalence < 0.05 for _, of, *_ in found] == [of.within for _, of, *_ in found]
+    assert [last for *_, last in found] == holm([of.equivalence for _, of, *_ in found])
+
+
 def test_the_ratio_of_epochs_is_of_sums_over_cells(runs, table):
     found = per_seed(table, analysis.WITHOUT_BN, EPOCHS_RATIO)
     for value, seed in zip(found, range(47, 57), strict=True):
@@ -140,7 +163,7 @@ def test_the_unpaired_interval_is_about_the_same_estimate(table, measure):
 
 def test_the_unpaired_interval_covers_a_ratio_19_times_in_20():
     """Of means over two cells and over one; to first order, so that some more is allowed."""
-    generator, draws = np.random.default_rng(0), 1000
+    generator, draws = np.random.default_rng(0), 400
     means = pd.Series({"v1": 12, "late": 18, "v2": 6})
     contrast, covered = Contrast("(v1 + late) / 2 - v2"), 0
     for _ in range(draws):
@@ -149,7 +172,7 @@ def test_the_unpaired_interval_covers_a_ratio_19_times_in_20():
         table.columns = pd.MultiIndex.from_tuples(table.columns)
         low, high = unpaired(table, contrast, EPOCHS_RATIO)
         covered += low <= log(15 / 6) <= high
-    assert covered / draws == pytest.approx(0.95, abs=0.03)
+    assert covered / draws == pytest.approx(0.95, abs=0.04)
 
 
 def test_answers_are_kept_by_seed_and_image(runs):
@@ -159,6 +182,27 @@ def test_answers_are_kept_by_seed_and_image(runs):
         assert list(zip(wrong, row[wrong], strict=True)) == list(
             map(tuple, runs["v2", seed].mistakes)
         )
+
+
+def test_networks_disagree_where_one_is_wrong_or_both_are_in_two_ways():
+    one, other = np.array([-1, -1, 3, 3, 3]), np.array([-1, 5, -1, 3, 4])
+    assert disagreement(one, other) == 60
+
+
+def test_votes_are_won_by_most_and_shared_in_a_tie():
+    said = np.array(  # three networks, on six images
+        [
+            [-1, -1, 3, 3, 3, -1],
+            [-1, -1, 3, -1, 3, 4],
+            [-1, 7, -1, 5, 3, 4],
+        ]
+    )
+    assert vote(said) == pytest.approx(100 * (1 + 1 + 0 + 1 / 3 + 0 + 0) / 6)
+
+
+def test_the_mean_over_seeds_and_images_is_a_level(runs, table):
+    [(low, high)] = beyond_these_images(runs, [Contrast("v2")])
+    assert low < table[FINAL.name, "v2"].mean() < high < 100
 
 
 def test_the_interval_over_images_holds_the_estimate_and_is_as_wide_as_both_spreads(runs, table):

@@ -4,7 +4,8 @@ import json
 import re
 import statistics
 from collections import Counter
-from math import sqrt
+from itertools import combinations
+from math import exp, sqrt
 
 import pytest
 
@@ -12,9 +13,11 @@ from models import VARIANTS
 from study import report
 from study.analysis import FINAL, LATE, measured, per_seed, verdicts
 from study.runs import RUNS, SEEDS, load_runs
+from study.statistics import runs_needed
 from tests.helpers import PROJECT, history, made_up_study
 
 PILOT = PROJECT / "results" / "pilot"
+WITH_BN = ("none_bn", "v2_bn", "late_bn", "v1_bn")
 PICTURES = [
     "comparison.png",
     "comparison_runs.png",
@@ -106,6 +109,39 @@ def test_it_answers_every_claim_in_one_sentence_with_its_word(runs, text):
         assert f"| {number}. {verdict.claim} | **{verdict.word}** |" in text
 
 
+def test_it_tells_direction_size_and_plausibility_apart(runs, text):
+    for number, verdict in enumerate(verdicts(measured(runs)), start=1):
+        _, said, _, size, held = row(section(text, "The claims"), f"{number}. {verdict.claim}")
+        assert said == f"**{verdict.word}**"
+        means = [verdict.claim.parts[0].write(verdict.effects[0].found.mean)]
+        assert all(mean in size for mean in means)
+        assert held.count("plausible") + held.count("**not**") == len(verdict.claim.quoted)
+    _, low, high = verdicts(measured(runs))[1].effects[0].found.ends(exp)
+    size = row(section(text, "The claims"), "2. Batch normalization converges 4 times as fast")[3]
+    assert ("a mean of 4 times is excluded" in size) == (not low <= 4 <= high)
+
+
+def test_it_counts_who_waits_for_the_learning_rate_to_fall(runs, text):
+    cells = row(section(text, "What the words depend on"), "first epoch with 99 % or more")
+    for cell, variants in ((cells[3], ("none", "v2", "late", "v1")), (cells[4], WITH_BN)):
+        first = [runs[v, s].first_epoch_at_99 or 21 for v in variants for s in SEEDS]
+        assert cell == f"{sum(e <= 7 for e in first)}; {first.count(8)} of 40"
+
+
+def test_it_says_what_two_seeds_change_and_how_many_runs_it_takes(runs, text):
+    said = section(text, "What another seed changes")
+    wrong = {s: dict(runs["v1", s].mistakes) for s in SEEDS}
+    apart = [
+        sum(wrong[a].get(i) != wrong[b].get(i) for i in wrong[a].keys() | wrong[b].keys())
+        for a, b in combinations(SEEDS, 2)
+    ]
+    assert row(said.split("vote")[1], "**v1**")[1] == f"{statistics.fmean(apart) / 100:.2f}"
+    finals = {v: [runs[v, s].final_accuracy for s in SEEDS] for v in ("v1", "v2", "final")}
+    wins = sum(two > one for one in finals["v1"] for two in finals["v2"])
+    assert f"v2 is more accurate than v1 in {wins} % of the pairs" in said
+    assert row(said, "**final**")[4] == str(runs_needed(finals["final"], finals["v1"]))
+
+
 def test_it_names_the_variants_that_final_is_and_is_not_shown_to_beat(runs, text):
     """Those made up with batch normalization differ from it by chance alone."""
     said = " ".join(section(text, "Is Final the most accurate\\?").split())
@@ -150,6 +186,7 @@ def test_it_counts_the_images_that_no_network_gets_right(runs, text):
     said = section(text, "The hardest digits")
     assert re.search(rf"{never or 'none'} (is|are) wrong in all 90 networks", said)
     assert f"In more than half of them {often} are wrong" in said
+    assert f"and {10_000 - len(wrong):,} are wrong in none." in said
     assert f"in more than half of every variant's {floor}: that is the floor" in said
 
 
@@ -217,9 +254,9 @@ def test_the_sentences_name_which_numbers_are_plausible():
 
 def test_where_the_two_tests_disagree_is_said(runs):
     found = verdicts(measured(runs))
-    assert "the same side" in report.disagreement(found)
+    assert "the same side" in report.on_different_sides(found)
     odd = found[0]._replace(effects=[found[0].effects[0]._replace(p=0.04, flip_p=0.06)])
-    assert report.disagreement([odd]).endswith(f"0.05 in claim 1, {LATE.name}.")
+    assert report.on_different_sides([odd]).endswith(f"0.05 in claim 1, {LATE.name}.")
 
 
 # --- what it refuses ------------------------------------------------------------------------------
