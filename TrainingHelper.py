@@ -339,7 +339,8 @@ class _Run:
                 "identity": self.identity,
                 "model": dict(self.model.state_dict()),
                 "optimizer": self.optimizer.state_dict()["state"],
-                "history": self.history.as_dict(),
+                # Validated: a callback may have written into it, and what is saved has to load.
+                "history": History.from_dict(self.history.as_dict()).as_dict(),
             }
         )
 

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from DataPipeline import load_mnist, make_loaders
+from helpers.address import write_address
 from helpers.checkpoint import weights_digest
 from helpers.config import TrainingConfig, set_seed
 from helpers.history import History, Interrupted
@@ -280,3 +281,21 @@ def test_every_notebook_sets_itself_up_alike_and_has_its_badge():
     for file in NOTEBOOKS.values():
         first = nbformat.read(PROJECT / file, as_version=4).cells[0].source
         assert f"colab.research.google.com/github/OWNER/REPOSITORY/blob/main/{file})" in first
+
+
+def test_one_command_writes_the_repositorys_address_everywhere(tmp_path):
+    for file in ["README.md", *NOTEBOOKS.values()]:
+        shutil.copy(PROJECT / file, tmp_path)
+    for name in ("someone/mnist-study", "another/one"):  # it may move
+        assert len(write_address(tmp_path, name)) == 1 + len(NOTEBOOKS)
+        assert write_address(tmp_path, name) == []
+    assert (
+        "git clone https://github.com/another/one mnist-study"
+        in (tmp_path / "README.md").read_text()
+    )
+    for file in NOTEBOOKS.values():
+        first, *_, setup = nbformat.read(tmp_path / file, as_version=4).cells[:3]
+        assert f"colab.research.google.com/github/another/one/blob/main/{file})" in first.source
+        assert setup.source.startswith('REPOSITORY = "https://github.com/another/one"  #')
+    with pytest.raises(ValueError, match="is no repository; expected OWNER/NAME"):
+        write_address(tmp_path, "https://github.com/another/one")
