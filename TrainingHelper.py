@@ -366,7 +366,7 @@ class _Run:
             if wrong := differences(state["identity"], self.identity):
                 raise ValueError("; ".join(wrong[:3]))
             self._restore(state)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             self.go_back()
             raise ValueError(
                 f"the checkpoint {checkpoint} belongs to another run: {str(error)[:500]}. It was "
@@ -403,6 +403,8 @@ class _Run:
                 "step": torch.tensor(0.0),
                 **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters[number]),
             }
+            if any(adam[name].shape != like[name].shape for name in like):
+                raise ValueError("Adam's moments have other shapes than the parameters")
             moments[number] = {
                 name: torch.empty_like(like[name]).copy_(adam[name]) for name in like
             }
