@@ -83,7 +83,10 @@ def test_a_renaming_that_fails_says_what_the_file_holds(tmp_path, failing_disk, 
     failing_disk(after)
     with pytest.raises(OSError, match="Input/output error") as caught:
         write_atomically(path, b"new")
-    assert ("unchanged" in str(caught.value), path.read_bytes()) in [(True, b"old"), (False, b"new")]
+    assert ("unchanged" in str(caught.value), path.read_bytes()) in [
+        (True, b"old"),
+        (False, b"new"),
+    ]
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -4,13 +4,9 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
-import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
 
-from helpers.execute import execute
 from helpers.files import write_atomically
 from tests.helpers import PROJECT
 
