@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 
 import Visualization
-from models import GOAL, LAYOUT, VARIANTS, count_parameters, receptive_fields
+from models import GOAL, VARIANTS, count_parameters, receptive_fields
 from study.analysis import (
     LATE,
     LATE_BN,
@@ -22,14 +22,14 @@ from study.analysis import (
 )
 from study.one_cycle import goal_runs
 from study.report import histories
-from study.runs import RUNS, load_runs
+from study.runs import FOLDERS, load_runs
 from study.statistics import estimate
 from tests.helpers import PROJECT
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return load_runs(PROJECT / RUNS)
+    return load_runs(PROJECT / FOLDERS["from the page"])
 
 
 @pytest.fixture(scope="module")
@@ -38,47 +38,33 @@ def readme():
 
 
 def measured_rows(runs):
-    """The table of published figures against means over runs, two columns per variant."""
+    """What the page and the log of each published variant say, and the means over runs."""
 
-    def row(name, published, measured, form):
-        cells = [f"| {name} "]
-        for variant in ("v1", "v2", "final"):
-            figure = published(VARIANTS[variant].published)
-            cells.append("" if figure is None else form.format(figure))
-            cells.append(form.format(fmean(map(measured, histories(runs, variant)))))
-        return " | ".join(cells).replace("  |", " |") + " |"
+    def row(name, parameters, train, test, first, final, gap):
+        gap = "" if gap is None else f"{gap:+.2f}"
+        return (
+            f"| {name} | {parameters:,} | {train:.2f} / {test:.2f} | {first:.3g} | {final:.2f} | "
+            f"{gap} |".replace("|  |", "| |")
+        )
 
-    yield row(
-        "parameters",
-        lambda p: p.parameters,
-        lambda h: count_parameters(VARIANTS[h.variant].network()),
-        "{:,.0f}",
-    )
-    yield row(
-        "epoch 1, train accuracy, %",
-        lambda p: p.epoch_1_train_accuracy,
-        lambda h: h.epochs[0]["train_accuracy"],
-        "{:.2f}",
-    )
-    yield row(
-        "epoch 1, test accuracy, %",
-        lambda p: p.epoch_1_test_accuracy,
-        lambda h: h.epochs[0]["test_accuracy"],
-        "{:.2f}",
-    )
-    yield row(
-        "first epoch at 99 %, 21 for never",
-        lambda p: p.first_epoch_at_99,
-        lambda h: h.first_epoch_at_99 or 21,
-        "{:.1f}",
-    )
-    yield row(
-        "**final test accuracy**, %",
-        lambda p: p.final_accuracy,
-        lambda h: h.final_accuracy,
-        "{:.2f}",
-    )
-    yield row("gap, test - train, points", lambda p: p.gap, lambda h: h.gap, "{:+.2f}")
+    for variant in ("v1", "v2", "final"):
+        published, histories_ = VARIANTS[variant].published, histories(runs, variant)
+        name = variant.replace("f", "F")
+        for source in ("page", "log"):
+            p = getattr(published, source)
+            figures = (p.epoch_1_train_accuracy, p.epoch_1_test_accuracy, p.first_epoch_at_99)
+            yield row(f"{name}, {source}", p.parameters, *figures, p.final_accuracy, p.gap)
+        means = [
+            fmean(map(measure, histories_))
+            for measure in (
+                lambda h: h.epochs[0]["train_accuracy"],
+                lambda h: h.epochs[0]["test_accuracy"],
+                lambda h: h.first_epoch_at_99 or 21,
+                lambda h: h.final_accuracy,
+                lambda h: h.gap,
+            )
+        ]
+        yield row(f"**{name}, here**", count_parameters(VARIANTS[variant].network()), *means)
 
 
 def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
@@ -124,7 +110,7 @@ def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
 def layout_rows():
     """The layout table: block, channels in, convolutions, weights, map, receptive field."""
     channels, size = 1, 28
-    for block, (convs, field) in enumerate(zip(LAYOUT, receptive_fields(), strict=True), start=1):
+    for block, (convs, field) in enumerate(zip(VARIANTS["v1"].layout.blocks, receptive_fields(), strict=True), start=1):
         given, weights = channels, 0
         for kernel, width in convs:
             weights += channels * width * kernel**2
