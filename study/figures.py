@@ -317,10 +317,10 @@ def hardest(cells: Sequence[tuple[torch.Tensor, str]], networks: int) -> Figure:
     return pictures(list(cells), 4, f"What most of the {networks} networks get wrong")
 
 
-# --- the goal -------------------------------------------------------------------------------------
+# --- the recipe -----------------------------------------------------------------------------------
 
 
-class GoalPoint(NamedTuple):
+class Point(NamedTuple):
     """A network's accuracy (%) after so many epochs; low and high are a mean's interval."""
 
     name: str
@@ -331,7 +331,7 @@ class GoalPoint(NamedTuple):
     high: float | None = None
 
 
-def goal(ours: Sequence[GoalPoint], peers: Sequence[GoalPoint]) -> Figure:
+def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     """Test accuracy against epochs and against parameters: our means, and others' single runs.
 
     ours: at most three, each with its interval.
