@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import exp, fsum, log
+from math import exp, fsum, log, nan
 from statistics import fmean
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import pandas as pd
 
 from helpers.config import TrainingConfig
 from helpers.history import TEST_IMAGES, History
-from helpers.publication import Reported
+from helpers.publication import Reported, published_log
 from models import CLASSES, GOAL, VARIANTS
 from study.statistics import (
     ALPHA,
@@ -179,15 +179,56 @@ GAP_ALIKE = replace(
 BEST = Measure(
     "best accuracy", "test accuracy of the best epoch", lambda h: h.best_accuracy, decimals=3
 )
-MEASURES = (*PRIMARY, FIRST_ERROR, *TO_THRESHOLDS, *RATIOS[:2], TRAIN_1, GAP, GAP_ALIKE, BEST)
+TRAIN = Measure(
+    "last train accuracy",
+    "train accuracy of the last epoch, taken while training",
+    lambda h: h.epochs[-1]["train_accuracy"],
+)
+SIX = (TRAIN_1, FIRST, EPOCHS, BEST, FINAL, TRAIN)  # that reproduction looks at
+MEASURES = (
+    *PRIMARY,
+    FIRST_ERROR,
+    *TO_THRESHOLDS,
+    *RATIOS[:2],
+    TRAIN_1,
+    TRAIN,
+    GAP,
+    GAP_ALIKE,
+    BEST,
+)
 
 
 def measured(runs: Runs, measures: Sequence[Measure] = MEASURES) -> pd.DataFrame:
-    """The study's table: a row per seed, and for every measure's name a column per variant."""
-    variants = [v for v in VARIANTS if any(v == variant for variant, _ in runs)]
+    """The table of a study: a row per seed, and for every measure's name a column per variant.
+
+    Final as run is v2_bn, and has a column under either name.
+    """
+    variants = {v: v for v in VARIANTS if any(v == variant for variant, _ in runs)}
+    if "v2_bn" in variants:
+        variants.setdefault("final", "v2_bn")
     seeds = sorted({seed for _, seed in runs})
-    columns = {(m.name, v): [m.of(runs[v, s]) for s in seeds] for m in measures for v in variants}
+    columns = {
+        (m.name, name): [m.of(runs[v, seed]) for seed in seeds]
+        for m in measures
+        for name, v in variants.items()
+    }
     return pd.DataFrame(columns, index=seeds)
+
+
+THREE = tuple(variant for variant in VARIANTS if VARIANTS[variant].published)
+LOGS = {
+    variant: History(
+        variant, 42, "finished", TrainingConfig(42).as_dict(), epochs=published_log(variant)
+    )
+    for variant in THREE
+}
+# What was published of the three, as tables of one row: by the page, and by its notebooks' logs.
+PAGE = pd.DataFrame(
+    {(m.name, v): [m.published(VARIANTS[v].published.page)] for m in MEASURES for v in THREE}
+)
+LOGGED = measured(
+    {(v, 42): log for v, log in LOGS.items()}, [m for m in MEASURES if m is not GAP_ALIKE]
+)
 
 
 # --- contrasts ------------------------------------------------------------------------------------
@@ -373,14 +414,14 @@ class Quoted:
     measure: Measure
     value: float | None = None
 
-    def number(self, source: str = "page") -> float:
-        """The number, of which one of Reported's sources; a ratio as such."""
+    def number(self, source: pd.DataFrame = PAGE) -> float:
+        """The number, by PAGE or LOGGED; a ratio as such."""
         if self.value is not None:
             return self.value
-        [number] = self.contrast.of(self._row(source), self.measure)
+        [number] = per_seed(source, self.contrast, self.measure)
         return float(number) if self.contrast.level else self.measure.natural(number)
 
-    def text(self, source: str = "page") -> str:
+    def text(self, source: pd.DataFrame = PAGE) -> str:
         """The number with its unit: "99.55 %", "0.17 points", "2 epochs", "8 / 4 = 2 times"."""
         number = self.number(source)
         if self.contrast.level:
@@ -388,14 +429,8 @@ class Quoted:
         text = f"{round(number, 2):g} {self.measure.effect_unit}"
         if self.value is not None or not self.measure.ratio:
             return text
-        above, below = (self._row(source)[v].item() for v in self.contrast.formula.split(" - "))
-        return f"{above} / {below} = {text}"
-
-    def _row(self, source: str) -> pd.DataFrame:
-        of = {v: VARIANTS[v].published for v in self.contrast.weights.index}
-        return pd.DataFrame(
-            [{v: self.measure.published(getattr(p, source)) for v, p in of.items()}]
-        )
+        of = source[self.measure.name].iloc[0]
+        return f"{' / '.join(f'{of[v]:g}' for v in self.contrast.formula.split(' - '))} = {text}"
 
 
 @dataclass(frozen=True)
@@ -406,6 +441,7 @@ class Claim:
     parts: what it says of contrasts, all at once.
     quoted: the publication's numbers, each held against one more draw.
     sentence: what a reader can quote before the verdict; {0} is the first part's estimate.
+    corrected: what its author made of it on the same day.
     of_means: whether the first number is said of what the first part contrasts, so that an interval
         of the mean can exclude it.
     """
@@ -414,7 +450,13 @@ class Claim:
     parts: tuple[Part, ...]
     quoted: tuple[Quoted, ...]
     sentence: str
+    corrected: str = "unchanged"
     of_means: bool = False
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether its author took it back."""
+        return self.corrected.startswith("withdrawn")
 
     def __str__(self) -> str:
         return self.text.format(*(quoted.number() for quoted in self.quoted))
@@ -428,6 +470,7 @@ CLAIMS = (
         (Quoted(V1_V2, EPOCHS), Quoted(V1_FINAL, EPOCHS)),
         "Without batch normalization, dropout after the last blocks multiplies the mean test error "
         "of epochs 1 to 7 by {0}",
+        "withdrawn: 3 epochs, which is v1 against Final",
     ),
     Claim(
         "Batch normalization converges {0:g} times as fast",
@@ -438,6 +481,7 @@ CLAIMS = (
             Quoted(V2_FINAL, EPOCHS_RATIO),
         ),
         "Without batch normalization it takes {0} times as many epochs to 99 % as with it",
+        "withdrawn: 3 epochs sooner",
         of_means=True,
     ),
     Claim(
@@ -540,10 +584,10 @@ class Verdict(NamedTuple):
     plausible: list[bool]
 
 
-def verdicts(table: pd.DataFrame, source: str = "page") -> list[Verdict]:
+def verdicts(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> list[Verdict]:
     """The verdicts on CLAIMS, in their order.
 
-    source: whose numbers are held against one more draw: those of the page, or of its logs.
+    source: whose numbers are held against one more draw: those of PAGE, or of LOGGED.
     """
     effects = [
         [
@@ -617,3 +661,99 @@ def family(
     effects = [effect(table, contrast, measure) for contrast in contrasts]
     p, equivalence = (holm([getattr(e, of) for e in effects]) for of in ("p", "equivalence"))
     return list(zip(contrasts, effects, p, equivalence, strict=True))
+
+
+# --- the publication as it was run ----------------------------------------------------------------
+
+
+class Reproduction(NamedTuple):
+    """Whether a published log could be one more of some runs of its variant.
+
+    numbers: what SIX are in the log. predicted: the interval of one more run, of each.
+    inside: whether the number lies in there, of each.
+    rank: how far its curve is from the others', of all curves; the number of them is the farthest.
+    curves: how many there are.
+    """
+
+    numbers: list[float]
+    predicted: list[Interval]
+    inside: list[bool]
+    rank: int
+    curves: int
+
+    @property
+    def reproduced(self) -> bool:
+        """At most one of SIX is outside, and the curve is not the farthest."""
+        return sum(self.inside) >= len(SIX) - 1 and self.rank < self.curves
+
+
+def curve(history: History) -> np.ndarray:
+    """ln(test error in %) of every epoch; a run that stopped early keeps its last."""
+    errors = [log(100 - record["test_accuracy"]) for record in history.epochs]
+    return np.array(errors + errors[-1:] * (history.config["epochs"] - len(errors)))
+
+
+def reproduction(one: History, runs: Sequence[History]) -> Reproduction:
+    """Hold a run against others of its variant."""
+    numbers = [measure.of(one) for measure in SIX]
+    ends = [prediction_interval([measure.of(run) for run in runs]) for measure in SIX]
+    curves = np.stack(list(map(curve, (one, *runs))))
+    others = (curves.sum(axis=0) - curves) / len(runs)  # of every curve the mean of the rest
+    distances = ((curves - others) ** 2).mean(axis=1)
+    rank = 1 + int((distances[1:] < distances[0] - 1e-12).sum())
+    inside = [lies_in(number, interval) for number, interval in zip(numbers, ends, strict=True)]
+    return Reproduction(numbers, ends, inside, rank, len(curves))
+
+
+def among_themselves(runs: Sequence[History]) -> list[Reproduction]:
+    """Every run held against the others: what the rule says where the truth is known."""
+    return [reproduction(run, [r for r in runs if r is not run]) for run in runs]
+
+
+SAME, NOT_SAME, NOT_TOLD = "the same", "not the same", "not told apart"
+
+
+class Across(NamedTuple):
+    """A contrast in both settings: its effects, their difference (as run less page), their mean."""
+
+    part: Part
+    page: Effect
+    as_run: Effect
+    difference: Effect
+    mean: Effect
+
+    @property
+    def word(self) -> str:
+        """SAME if the difference is within the margin, NOT_SAME if there is one, or NOT_TOLD."""
+        if self.difference.within:
+            return SAME
+        return NOT_SAME if self.difference.p < ALPHA else NOT_TOLD
+
+    @property
+    def opposite(self) -> bool:
+        """Whether there is an effect in both settings, the one against the other."""
+        signs = [e.found.mean > self.part.null for e in (self.page, self.as_run)]
+        return signs[0] != signs[1] and max(self.page.p, self.as_run.p) < ALPHA
+
+
+def across(page: pd.DataFrame, as_run: pd.DataFrame, part: Part) -> Across:
+    """A contrast in both settings, which are independent and of equal weight."""
+    of, margin = part.measure, part.measure.margin
+    values = [per_seed(table, part.contrast, of) for table in (page, as_run)]
+    effects = [effect_of(v, margin, part.null) for v in values]
+    mean, difference = weighted(values, [0.5, 0.5]), weighted(values, [-1, 1])
+    return Across(
+        part,
+        *effects,
+        Effect(difference, difference.p(), nan, difference.equivalence(margin)),
+        Effect(
+            mean,
+            mean.p(part.null),
+            sign_flip_test(np.concatenate(values), part.null),
+            mean.equivalence(margin, part.null),
+        ),
+    )
+
+
+# The sixth test of the third round: the published pair, in the mean of both settings.
+PAIR = Part(V1_V2, FINAL, -1)

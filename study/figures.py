@@ -1,6 +1,6 @@
 """The study's figures, of finished estimates and intervals: every function returns one Figure.
 
-How a variant looks follows from the variant: colour, marker and line say where its dropout is, and
+How a variant looks follows from the variant: color, marker and line say where its dropout is, and
 a filled marker that it has batch normalisation.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ from Visualization import BLUE, GREEN, GREY, SMALL, VERMILLION, NotebookFigure, 
 
 PURPLE = "#CC79A7"
 DPI = 200  # of the study's PNG files: twice what GitHub shows
-# By the blocks that dropout follows: colour, marker, line.
+# By the blocks that dropout follows: color, marker, line.
 _LOOKS = {
     (): (GREY, "^", ":"),
     (1, 2): (VERMILLION, "s", "--"),
@@ -38,9 +39,9 @@ def _blocks(variant: str) -> tuple[int, ...]:
 
 def _marker(variant: str) -> dict[str, str]:
     """Keywords for the marker of a variant's runs."""
-    colour, marker, _ = _LOOKS[_blocks(variant)]
-    face = colour if VARIANTS[variant].batch_norm else "none"
-    return {"color": colour, "marker": marker, "markerfacecolor": face}
+    color, marker, _ = _LOOKS[_blocks(variant)]
+    face = color if VARIANTS[variant].batch_norm else "none"
+    return {"color": color, "marker": marker, "markerfacecolor": face}
 
 
 def _dropout(variant: str) -> str:
@@ -53,12 +54,13 @@ def _dropout(variant: str) -> str:
 
 
 class EffectRow(NamedTuple):
-    """An effect: its estimate, its 95 % and its 90 % interval; whether a verdict rests on it."""
+    """An effect in each setting: its estimate, its 95 % and its 90 % interval.
+
+    decides: whether a verdict rests on it.
+    """
 
     name: str
-    mean: float
-    interval: tuple[float, float]
-    narrow: tuple[float, float]
+    settings: Sequence[tuple[float, tuple[float, float], tuple[float, float]]]
     decides: bool
 
 
@@ -76,25 +78,33 @@ class EffectPanel(NamedTuple):
     rows: Sequence[EffectRow]
 
 
+SETTINGS = (("o", "from the page"), ("D", "as run"))  # markers
+
+
 def forest(panels: Sequence[EffectPanel]) -> Figure:
     """Effects with their intervals, a panel per measure, before the band of what does not matter.
 
     The thick bar is the 90 % interval: where it lies within the band, the effect is smaller than
-    what matters. A filled marker has a verdict resting on it.
+    what matters. A filled marker has a verdict resting on it. Of two settings the second stands
+    below the first, with another marker.
 
     panels: an even number, all with the same rows, which only the left ones name.
     """
-    figure = NotebookFigure(height=1.1 + 0.29 * sum(len(panel.rows) + 2.6 for panel in panels[::2]))
+    both = len(panels[0].rows[0].settings) > 1
+    each = 0.42 if both else 0.29  # inches
+    figure = NotebookFigure(height=1.1 + sum(each * len(p.rows) + 0.75 for p in panels[::2]))
     grid = figure.subplots(len(panels) // 2, 2, squeeze=False, sharey=True).flatten()
     for axes, panel in zip(grid, panels, strict=True):
         nothing, low = (1, 1 / panel.margin) if panel.factor else (0, -panel.margin)
         axes.axvspan(low, panel.margin, color="0.88", zorder=0)
         axes.axvline(nothing, color=GREY, linewidth=1, zorder=1)
-        for y, row in enumerate(panel.rows):
-            axes.hlines(y, *row.interval, color="black", linewidth=1.2)
-            axes.hlines(y, *row.narrow, color="black", linewidth=3.5)
-            face = VERMILLION if row.decides else "white"
-            axes.plot(row.mean, y, "o", markersize=7.5, color="black", markerfacecolor=face)
+        for place, row in enumerate(panel.rows):
+            for k, (mean, interval, narrow) in enumerate(row.settings):
+                y = place + (0.36 * k - 0.18 if both else 0)
+                axes.hlines(y, *interval, color="black", linewidth=1.2)
+                axes.hlines(y, *narrow, color="black", linewidth=3.5)
+                style = {"color": "black", "markerfacecolor": _face(row.decides)}
+                axes.plot(mean, y, SETTINGS[k][0], markersize=7 - k, **style)
         if panel.factor:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -108,16 +118,90 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
     rows = panels[0].rows
     grid[0].set_yticks(range(len(rows)), [row.name for row in rows])
     grid[0].set_ylim(len(rows) - 0.4, -0.6)
-    circle = {"marker": "o", "markersize": 7.5, "color": "black", "linestyle": "none"}
+    none = {"color": "black", "linestyle": "none", "markersize": 7}
     handles = [
-        Line2D([], [], **circle, markerfacecolor=VERMILLION, label="a verdict rests on it"),
-        Line2D([], [], **circle, markerfacecolor="white", label="exploratory"),
+        Line2D(
+            [], [], marker="o", **none, markerfacecolor=_face(True), label="a verdict rests on it"
+        ),
+        Line2D([], [], marker="o", **none, markerfacecolor=_face(False), label="exploratory"),
         Line2D([], [], color="black", linewidth=1.2, label="95 % interval"),
         Line2D([], [], color="black", linewidth=3.5, label="90 % interval"),
         Patch(color="0.88", label="too small to matter"),
     ]
+    if both:
+        handles += [
+            Line2D([], [], marker=marker, **none, markerfacecolor=GREY, label=name)
+            for marker, name in SETTINGS
+        ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, columnspacing=1.5
+        handles=handles,
+        loc="outside lower center",
+        ncols=4 if both else 5,
+        fontsize=SMALL,
+        columnspacing=1.5,
+    )
+    return figure
+
+
+def _face(decides: bool) -> str:
+    """What an effect's marker is filled with."""
+    return VERMILLION if decides else "white"
+
+
+# --- the publication ------------------------------------------------------------------------------
+
+
+class Band(NamedTuple):
+    """Errors (%) by epoch, of the test and the training images: of our runs, and as published.
+
+    ours, published: by "test" and "train"; ours a list per run, all of one length.
+    """
+
+    title: str
+    ours: Mapping[str, Sequence[Sequence[float]]]
+    published: Mapping[str, Sequence[float]]
+
+
+def inside_our_band(bands: Sequence[Band]) -> Figure:
+    """The publication's curves before the range and the geometric mean of our runs, side by side.
+
+    Errors are on a logarithmic axis; those of the training images are dashed.
+    """
+    figure = NotebookFigure(height=4.2)
+    panels = figure.subplots(1, len(bands), sharey=True, squeeze=False).flatten()
+    for axes, band in zip(panels, bands, strict=True):
+        for part, line in (("test", "-"), ("train", "--")):
+            runs = np.array(band.ours[part])
+            epochs = range(1, runs.shape[1] + 1)
+            ends = {"color": BLUE, "alpha": 0.25, "linewidth": 0}
+            axes.fill_between(epochs, runs.min(axis=0), runs.max(axis=0), **ends)
+            axes.plot(epochs, np.exp(np.log(runs).mean(axis=0)), line, color=BLUE, linewidth=1.2)
+            axes.plot(
+                range(1, len(band.published[part]) + 1),
+                band.published[part],
+                line,
+                color="black",
+                linewidth=1.2,
+                marker="x" if part == "test" else ".",
+                markersize=5,
+            )
+        _log_axis(axes)
+        axes.set_title(band.title, fontsize=11)
+        axes.set_xlabel("epoch", fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel("error (%), log scale", fontsize=SMALL)
+    handles = [
+        Line2D([], [], color="black", marker="x", markersize=5, label="published, test"),
+        Line2D([], [], color="black", ls="--", marker=".", ms=5, label="published, training"),
+        Line2D([], [], color=BLUE, label="our mean (geometric), test"),
+        Line2D([], [], color=BLUE, linestyle="--", label="our mean, training"),
+        Patch(color=BLUE, alpha=0.25, linewidth=0, label="range of our runs"),
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, columnspacing=1.5
     )
     return figure
 
@@ -196,11 +280,11 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
             [],
             linestyle="none",
             label=label,
-            color=colour,
+            color=color,
             marker=marker,
             markerfacecolor="none",
         )
-        for label, colour, marker in sorted(
+        for label, color, marker in sorted(
             {(_dropout(v), *_LOOKS[_blocks(v)][:2]) for v in variants}
         )
     ]
@@ -251,15 +335,15 @@ def curves(
         axes = figure.add_subplot(place, sharey=below[0] if below else None)
         axes.set_title(f"{variant}: {_dropout(variant)}", fontsize=SMALL)
         below.append(axes)
-        colour, _, line = _LOOKS[_blocks(variant)]
+        color, _, line = _LOOKS[_blocks(variant)]
         for run in runs:
-            axes.plot(range(1, len(run) + 1), run, color=colour, linewidth=0.5)
-            axes.plot(len(run), run[-1], color=colour, marker=".", markersize=3.5)
+            axes.plot(range(1, len(run) + 1), run, color=color, linewidth=0.5)
+            axes.plot(len(run), run[-1], color=color, marker=".", markersize=3.5)
         epochs = range(1, len(means[variant]) + 1)
         mean, low, high = zip(*means[variant], strict=True)
         axes.plot(epochs, mean, color="black", linewidth=1.6)
         top = tops[VARIANTS[variant].batch_norm]
-        top.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        top.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
         top.plot(
             epochs,
             mean,
@@ -348,9 +432,9 @@ def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
             label="others, one run each",
             **{"linestyle": "none", "marker": "x", "markersize": 7, "color": GREY},
         )
-        for point, (colour, marker) in zip(ours, looks, strict=False):
+        for point, (color, marker) in zip(ours, looks, strict=False):
             ends = [[point.accuracy - point.low], [point.high - point.accuracy]]
-            style = {"color": colour, "marker": marker, "capsize": 4, "linestyle": "none"}
+            style = {"color": color, "marker": marker, "capsize": 4, "linestyle": "none"}
             axes.errorbar([getattr(point, what)], [point.accuracy], ends, label=point.name, **style)
         axes.set_xlabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

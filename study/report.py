@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from math import exp, log
 from pathlib import Path
@@ -16,10 +17,10 @@ import torch
 
 from DataPipeline import load_mnist
 from helpers.checkpoint import differences
-from helpers.config import TrainingConfig
+from helpers.config import PROTOCOLS, TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
-from models import GOAL, VARIANTS
+from models import AS_RUN, GOAL, VARIANTS
 from study import figures
 from study.analysis import (
     BEST,
@@ -41,23 +42,33 @@ from study.analysis import (
     INTERACTIONS,
     LATE,
     LATE_BN,
+    LOGGED,
+    LOGS,
     OTHERS,
+    PAGE,
+    PAIR,
     PRIMARY,
     PUBLISHED,
     RATIOS,
     SIMPLE,
+    SIX,
     SPEED,
+    THREE,
     TO_THRESHOLDS,
     TRAIN_1,
     V1_V2,
     WITHOUT_BN,
+    Across,
     Contrast,
     Effect,
     Measure,
     Part,
     Quoted,
+    Reproduction,
     Runs,
     Verdict,
+    across,
+    among_themselves,
     answers,
     beyond_these_images,
     disagreement,
@@ -68,6 +79,7 @@ from study.analysis import (
     measured,
     per_seed,
     predicted,
+    reproduction,
     unpaired,
     verdicts,
     vote,
@@ -77,79 +89,97 @@ from study.runs import FOLDERS, SEEDS, load_runs
 from study.statistics import ALPHA, Estimate, Interval, estimate, holm, runs_needed, wilson
 from Visualization import NotebookFigure
 
-RUNS = FOLDERS["from the page"]
+RUNS, AS_RUN_RUNS = FOLDERS.values()
 PILOT = RUNS.with_name("pilot")
-TEMPLATE = Path(__file__).with_name("report.md")
+PAGES = Path(__file__).parent
 HARDEST = 12  # images that are shown
+AS_RUN_NAMES = {"v1": "v1", "v2": "v2", "final": "v2_bn"}
+ALL = (*EFFECTS, *INTERACTIONS, *PUBLISHED, *OTHERS)
+ALL_RATIOS = (*EFFECTS, WITHOUT_BN, *PUBLISHED, *OTHERS)
+ALL_EFFECTS = (*EFFECTS, *INTERACTIONS, *SIMPLE)
+PARTS = [*(part for claim in CLAIMS for part in claim.parts), PAIR]
 
 
 def report(
-    folder: str | Path = RUNS, out: str | Path = RUNS.parent, pilot: str | Path = PILOT
+    folder: str | Path = RUNS,
+    out: str | Path = RUNS.parent,
+    pilot: str | Path = PILOT,
+    as_run: str | Path = AS_RUN_RUNS,
 ) -> None:
     """Write comparison.md and its figures into out.
 
-    folder: with the protocol's runs, all of them and no others.
+    folder: with the protocol's runs from the page, all of them and no others.
     out: where to write.
     pilot: with the pilot's runs; their spread between seeds is set beside that of these.
+    as_run: with the runs as run; nothing is computed from them before the last is in.
 
     Raises ValueError, and writes nothing, unless the runs are as the protocol says; what load_runs
     and load_mnist raise; OSError if out cannot be written.
     """
-    runs = load_runs(folder)
-    check(runs, folder)
+    runs, others = load_runs(folder), load_runs(as_run)
+    check(runs, folder, "from the page")
+    if missing := _missing(runs, VARIANTS):
+        raise ValueError(
+            f"{len(missing)} of {len(runs) + len(missing)} runs are missing, the first is "
+            f"{missing[0]}: finish them by python -m study run; no verdict is computed before the "
+            "last is in."
+        )
+    check(others, as_run, "as run")
     mnist = load_mnist()
-    drawn = draw(runs, mnist.test_images, mnist.test_labels.tolist())
+    drawn = draw(runs, others, mnist.test_images, mnist.test_labels.tolist())
     files = {name: figure.png(dpi=figures.DPI) for name, figure in drawn.items()}
-    files["comparison.md"] = write(runs, load_runs(pilot)).encode()
+    files["comparison.md"] = write(runs, load_runs(pilot), others).encode()
     for name, content in files.items():
         write_atomically(Path(out, name), content)
-    print(f"{Path(out, 'comparison.md')}: {len(runs)} runs compared")
+    print(f"{Path(out, 'comparison.md')}: {len(runs) + len(others)} runs compared")
 
 
 # --- are these the runs? --------------------------------------------------------------------------
 
 
-def check(runs: Runs, folder: str | Path) -> None:
-    """Raise ValueError, in one sentence, unless these are the protocol's runs."""
-    expected = list(product(SEEDS, VARIANTS))
+def _missing(runs: Runs, variants: Iterable[str]) -> list[str]:
+    """The protocol's runs of these variants that are not there, in the order they are made."""
+    return [f"{v}-{seed}" for seed, v in product(SEEDS, variants) if (v, seed) not in runs]
+
+
+def check(runs: Runs, folder: str | Path, setting: str) -> None:
+    """Raise ValueError, in one sentence, unless these are some of the protocol's runs."""
+    variants = SETTINGS[setting]
+    expected = list(product(SEEDS, variants))
     named = {(seed, variant): f"{variant}-{seed}" for variant, seed in runs}
     if foreign := sorted(set(named) - set(expected)):
         raise ValueError(
             f"{folder} holds {named[foreign[0]]}, which is no run of the protocol; expected "
-            f"{', '.join(VARIANTS)} with seeds {SEEDS[0]} to {SEEDS[-1]}: move it away."
+            f"{', '.join(variants)} with seeds {SEEDS[0]} to {SEEDS[-1]}: move it away."
         )
-    if missing := [
-        f"{variant}-{seed}" for seed, variant in expected if (variant, seed) not in runs
-    ]:
-        raise ValueError(
-            f"{len(missing)} of {len(expected)} runs are missing, the first is {missing[0]}: "
-            "finish them by python -m study run; no verdict is computed before the last is in."
-        )
-    for seed, variant in expected:
-        if fault := _fault(runs[variant, seed]):
+    there = {(seed, v): runs[v, seed] for seed, v in expected if (v, seed) in runs}
+    for (seed, variant), history in there.items():
+        if fault := _fault(history, replace(PROTOCOLS[setting], seed=seed)):
             raise ValueError(
                 f"{folder} holds {variant}-{seed} {fault}: delete it and run it again."
             )
     for seed in SEEDS:
-        first, *rest = (runs[variant, seed].environment for variant in VARIANTS)
-        if wrong := [d for other in rest for d in differences(other, first) if "commit" not in d]:
+        of_seed = [h.environment for (of, _), h in there.items() if of == seed]
+        all_of_it = [d for other in of_seed for d in differences(other, of_seed[0])]
+        if wrong := [place for place in all_of_it if not place.startswith("commit")]:
             raise ValueError(
-                f"the runs with seed {seed} come from different environments, {wrong[0]}: delete "
-                "all nine and run them on one machine."
+                f"the runs with seed {seed} in {folder} come from different environments, "
+                f"{wrong[0]}: delete all of them and run them on one machine."
             )
     for what in ("commit", "code"):
-        found = {history.environment.get(what, history.code) for history in runs.values()}
+        found = {history.environment.get(what, history.code) for history in there.values()}
         if len(found) > 1:
             raise ValueError(
-                f"the runs come from different code, {what} {' and '.join(map(str, found))}: "
-                "expected one for all; delete those of the others and run them again."
+                f"the runs in {folder} come from different code, {what} "
+                f"{' and '.join(map(str, found))}: expected one for all; delete those of the "
+                "others and run them again."
             )
 
 
-def _fault(history: History) -> str | None:
+def _fault(history: History, protocol: TrainingConfig) -> str | None:
     """What the protocol does not allow in a run, or None."""
-    here, there = TrainingConfig(history.seed).as_dict(), TrainingConfig(**history.config).as_dict()
-    if wrong := differences(there, here):
+    there = TrainingConfig(**history.config).as_dict()
+    if wrong := differences(there, protocol.as_dict()):
         return f"by another config: {wrong[0]}"
     if history.train_images != TRAIN_IMAGES:
         return f"with {history.train_images} training images, where the protocol has {TRAIN_IMAGES}"
@@ -163,15 +193,22 @@ def _fault(history: History) -> str | None:
 # --- the page -------------------------------------------------------------------------------------
 
 
-def write(runs: Runs, pilot: Runs) -> str:
+def write(runs: Runs, pilot: Runs, as_run: Runs) -> str:
     """The report, as Markdown.
 
-    runs: the protocol's.
-    pilot: the pilot's.
+    runs: the protocol's, from the page. pilot: the pilot's. as_run: as run, or some of them.
     """
     table, before = measured(runs), measured(pilot, (FINAL,))
     found = verdicts(table)
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    beyond = beyond_these_images(runs, [*ALL, *map(Contrast, VARIANTS)])
+    complete = not _missing(as_run, AS_RUN)
+    return _fill(
+        "report.md",
+        publication=_publication(found, verdicts(measured(as_run), LOGGED) if complete else None),
+        as_run=_as_run(as_run, table)
+        if complete
+        else f"{len(as_run)} of {len(SEEDS) * len(AS_RUN)} runs are in; no verdict is computed "
+        "before the last.",
         count=len(runs),
         seeds=len(SEEDS),
         goal_accuracy=GOAL,
@@ -189,12 +226,12 @@ def write(runs: Runs, pilot: Runs) -> str:
         disagreement=on_different_sides(found),
         others_said=_others_said(table),
         others=_family(table, OTHERS, FINAL),
-        passing=_passing(runs),
+        passing=_passing(runs, dict(zip(VARIANTS, beyond[len(ALL) :], strict=True))),
         final=_variants(table, (FINAL, BEST, GAP_ALIKE)),
         speed=_variants(table, (SPEED, FIRST)),
         thresholds=_variants(table, TO_THRESHOLDS),
         reached=_reached(table),
-        contrasts_final=_contrasts(table, FINAL, runs),
+        contrasts_final=_contrasts(table, FINAL, beyond[: len(ALL)]),
         contrasts_speed=_contrasts(table, SPEED),
         contrasts_ratio=_contrasts(table, EPOCHS_RATIO),
         contrasts_epochs=_contrasts(table, EPOCHS),
@@ -210,6 +247,53 @@ def write(runs: Runs, pilot: Runs) -> str:
         churn=_churn(runs),
         floor=_floor(runs),
         runs=_every_run(runs),
+        origin=_origin(runs),
+    )
+
+
+def _fill(page: str, **holes: object) -> str:
+    """A page of this folder, with its holes filled."""
+    return Template((PAGES / page).read_text(encoding="utf-8")).substitute(holes)
+
+
+def _as_run(runs: Runs, page: pd.DataFrame) -> str:
+    """What the runs as run say, as Markdown, beside the table of those from the page."""
+    table = measured(runs)
+    found = verdicts(table, LOGGED)
+    three = {name: histories(runs, v) for name, v in AS_RUN_NAMES.items()}
+    held = {name: reproduction(LOGS[name], of) for name, of in three.items()}
+    among = [found for of in three.values() for found in among_themselves(of)]
+    others = [contrast for contrast in OTHERS if contrast.formula != "final - v2_bn"]
+    beyond = beyond_these_images(runs, list(map(Contrast, AS_RUN)))
+    curves = held["v1"].curves
+    return _fill(
+        "as_run.md",
+        count=len(runs),
+        seeds=len(SEEDS),
+        curves=curves,
+        farthest=f"{100 / curves:.0f}",
+        reproduction=_reproduction(held),
+        reproduced=_reproduced(held),
+        among=f"{sum(of.reproduced for of in among)} of {len(among)}",
+        claims=_claims(found, LOGGED),
+        parts=_parts(found),
+        disagreement=on_different_sides(found),
+        pair=_pair(across(page, table, PAIR)),
+        others_said=_others_said(table, others),
+        others=_family(table, others, FINAL),
+        passing=_passing(runs, dict(zip(AS_RUN, beyond, strict=True))),
+        across=_across([across(page, table, part) for part in PARTS]),
+        sentences=_across_said([across(page, table, part) for part in PARTS]),
+        across_final=_across([across(page, table, Part(c, FINAL, 1)) for c in ALL_EFFECTS]),
+        across_speed=_across([across(page, table, Part(c, SPEED, 1)) for c in ALL_EFFECTS]),
+        final=_variants(table, (FINAL, BEST, GAP_ALIKE), LOGGED),
+        speed=_variants(table, (SPEED, FIRST), LOGGED),
+        thresholds=_variants(table, TO_THRESHOLDS, LOGGED),
+        ratios=_ratios(table),
+        simple_final=_family(table, SIMPLE, FINAL),
+        simple_speed=_family(table, SIMPLE, SPEED),
+        networks=_networks(runs, table),
+        runs=_every_run(runs, AS_RUN_RUNS.name),
         origin=_origin(runs),
     )
 
@@ -314,12 +398,12 @@ def plausibility(texts: Sequence[str], plausible: Sequence[bool]) -> str:
     return ", ".join(said)
 
 
-def _claims(found: Sequence[Verdict]) -> str:
-    """The verdicts: effects and published numbers."""
+def _claims(found: Sequence[Verdict], source: pd.DataFrame = PAGE) -> str:
+    """The verdicts: effects and published numbers, by the page or its logs."""
     rows = []
     for number, verdict in enumerate(found, 1):
         row = [f"{number}. {verdict.claim}", f"**{verdict.word}**", _p(verdict.corrected)]
-        rows.append([*row, size(verdict), _held(verdict)])
+        rows.append([*row, size(verdict), _held(verdict, source)])
     head = ["claim, as published", "is there an effect", "p, after Holm", "how large, here"]
     return markdown([*head, "is the published figure a plausible single run"], rows)
 
@@ -340,11 +424,11 @@ def size(verdict: Verdict) -> str:
     return "<br>".join(said)
 
 
-def _held(verdict: Verdict) -> str:
+def _held(verdict: Verdict, source: pd.DataFrame) -> str:
     """The published numbers, each against its prediction interval."""
     held = zip(verdict.claim.quoted, verdict.plausible, verdict.predicted, strict=True)
     return "<br>".join(
-        f"{quoted.text()}: {'plausible' if plausible else '**not**'}, "
+        f"{quoted.text(source)}: {'plausible' if plausible else '**not**'}, "
         + interval(ends, f"{{:.{quoted.measure.decimals}f}}".format)
         for quoted, plausible, ends in held
     )
@@ -388,17 +472,17 @@ def on_different_sides(found: Sequence[Verdict]) -> str:
     )
 
 
-def _others_said(table: pd.DataFrame) -> str:
-    """Which of the six other variants Final is shown to be more accurate than, in words."""
+def _others_said(table: pd.DataFrame, others: Sequence[Contrast] = OTHERS) -> str:
+    """Which of the other variants Final is shown to be more accurate than, in words."""
     found = [
-        (c.formula.removeprefix("final - "), e, p) for c, e, p, _ in family(table, OTHERS, FINAL)
+        (c.formula.removeprefix("final - "), e, p) for c, e, p, _ in family(table, others, FINAL)
     ]
     beaten = [other for other, e, p in found if p < ALPHA and e.found.mean > 0]
     rest = [other for other, *_ in found if other not in beaten]
     means = table[FINAL.name].mean()
     return (
-        f"Of the six, Final is shown to be more accurate than {_and(beaten)}, and not than "
-        f"{_and(rest)}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
+        f"Of the {len(others)} others, Final is shown to be more accurate than {_and(beaten)}, and "
+        f"not than {_and(rest)}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
     )
 
 
@@ -420,6 +504,97 @@ def _family(table: pd.DataFrame, contrasts: Sequence[Contrast], measure: Measure
     over = f"Holm over the {len(contrasts)}"
     head = ["", f"{measure.effect_unit} [95 %]", "p", f"p, {over}", "90 % interval"]
     return markdown([*head, f"within {_margin(measure)}", "p, within", f"p, within, {over}"], rows)
+
+
+# --- the publication ------------------------------------------------------------------------------
+
+
+def _publication(page: Sequence[Verdict], as_run: Sequence[Verdict] | None) -> str:
+    """The claims: as first published, corrected, by their own logs, and in our settings."""
+    rows = []
+    for number, verdict in enumerate(page, 1):
+        claim = verdict.claim
+        logged = "<br>".join(
+            f"{q.contrast.name}: {q.text(LOGGED)}" for q in claim.quoted if q.value is None
+        )
+        row = [f"{number}. {claim}", claim.corrected, logged]
+        of = [verdict, *([as_run[number - 1]] if as_run else [])]
+        rows.append(row + [f"**{v.word}**<br>{size(v)}" for v in of])
+        if as_run:
+            words = [v.word for v in of]
+            said = (
+                f"{words[0]} in both settings"
+                if words[0] == words[1]
+                else f"{words[0]} from the page, {words[1]} as run"
+            )
+            rows[-1].append(f"{'withdrawn; ' if claim.withdrawn else ''}{said}")
+    head = ["as first published", "as corrected by its author", "what its own logs say"]
+    head += [f"from the page, {len(SEEDS)} seeds"]
+    return markdown(head + ([f"as run, {len(SEEDS)} seeds", "in short"] if as_run else []), rows)
+
+
+def _reproduction(held: Mapping[str, Reproduction]) -> str:
+    """The six numbers of each log and where its curve is."""
+    rows = []
+    for k, measure in enumerate(SIX):
+        cells = [
+            f"{_number(measure, of.numbers[k])} {interval(of.predicted[k], measure.level)}"
+            + ("" if of.inside[k] else " **outside**")
+            for of in held.values()
+        ]
+        rows.append([f"{measure.meaning}, {measure.unit}", *cells])
+    rows.append(["rank of the curve's distance", *(f"{of.rank}" for of in held.values())])
+    rows.append(["**reproduced**", *(_yes(of.reproduced) for of in held.values())])
+    return markdown(["", *held], rows)
+
+
+def _reproduced(held: Mapping[str, Reproduction]) -> str:
+    """Which of the published logs are reproduced, in words."""
+    named = [variant for variant, of in held.items() if of.reproduced]
+    rest = [variant for variant in held if variant not in named]
+    return f"So of the three **{_and(named)}** {'are' if named[1:] else 'is'} reproduced" + (
+        f", and {_and(rest)} {'are' if rest[1:] else 'is'} not." if rest else "."
+    )
+
+
+def _pair(found: Across) -> str:
+    """The sixth test."""
+    part, of = found.part, found.mean
+    return (
+        f"{part.contrast.name}, the published pair, in the mean of both settings "
+        f"({2 * len(SEEDS)} pairs): {with_interval(of.found, part.write)} points, "
+        f"p {_p(of.p)}, sign-flip p {_p(of.flip_p)}, 90 % interval "
+        f"{interval(of.narrow, part.write)}: **{word([part], [of], of.p)}**."
+    )
+
+
+def _across(found: Sequence[Across]) -> str:
+    """Contrasts in both settings, their difference and their mean."""
+    rows = []
+    for of in found:
+        measure, write = of.part.measure, of.part.write
+        means = [with_interval(e.found, write) for e in (of.page, of.as_run)]
+        apart = with_interval(of.difference.found, measure.effect)
+        together = with_interval(of.mean.found, write)
+        name = f"{of.part.contrast.name}, {measure.name}"
+        rows.append([name, *means, apart, together, of.word])
+    head = ["", "from the page [95 %]", "as run [95 %]", "difference [95 %]", "mean [95 %]"]
+    return markdown([*head, "settings"], rows)
+
+
+def _across_said(found: Sequence[Across]) -> str:
+    """A sentence on each contrast in both settings."""
+    lines = []
+    for of in found:
+        part = of.part
+        unit = part.measure.unit if part.contrast.level else part.measure.effect_unit
+        page, as_run = (with_interval(e.found, part.write) for e in (of.page, of.as_run))
+        against = "; the two point in opposite directions" if of.opposite else ""
+        lines.append(
+            f"- {part.contrast.name}, {part.measure.meaning}: {page} {unit} from the page and "
+            f"{as_run} {unit} as run: {of.word}{against}."
+        )
+    return "\n".join(lines)
 
 
 # --- what the words depend on ---------------------------------------------------------------------
@@ -501,27 +676,33 @@ def histories(runs: Runs, variant: str) -> list[History]:
     return [history for (name, _), history in sorted(runs.items()) if name == variant]
 
 
+def _names(runs: Runs) -> list[str]:
+    """The variants that there are runs of."""
+    return [v for v in VARIANTS if any(v == variant for variant, _ in runs)]
+
+
 def _variant(name: str) -> str:
-    return f"**{name}**" if VARIANTS[name].published else name
+    return f"**{name}**" if name in THREE else name
 
 
-def _variants(table: pd.DataFrame, measures: Sequence[Measure]) -> str:
+def _variants(table: pd.DataFrame, measures: Sequence[Measure], source: pd.DataFrame = PAGE) -> str:
     """Means with intervals of all variants, a column per measure, beside the published numbers."""
-    head, rows = [""], {variant: [_variant(variant)] for variant in VARIANTS}
+    twice = "v2_bn" if source is LOGGED else None  # Final as run, which has a row by that name
+    head, rows = [""], {v: [_variant(v)] for v in table[FINAL.name] if v != twice}
     for measure in measures:
-        numbers = _published(measure)
+        numbers = _published(measure, source)
         head += [measure.heading, "published"] if numbers else [measure.heading]
         for variant, row in rows.items():
             row.append(with_interval(estimate(table[measure.name, variant]), measure.level))
             if numbers:
-                row.append(f"{numbers[variant]:g}" if variant in numbers else "")
+                written = measure.level if measure.log else "{:g}".format
+                row.append(written(numbers[variant]) if variant in numbers else "")
     return markdown(head, rows.values())
 
 
-def _published(measure: Measure) -> dict[str, float]:
-    """The published numbers of the variants that have one."""
-    found = {v: measure.published(p.page) for v in VARIANTS if (p := VARIANTS[v].published)}
-    return {variant: number for variant, number in found.items() if number is not None}
+def _published(measure: Measure, source: pd.DataFrame = PAGE) -> dict[str, float]:
+    """The published numbers of the variants that have one, by the page or its logs."""
+    return source[measure.name].iloc[0].dropna().to_dict() if measure.name in source else {}
 
 
 def passes(history: History) -> bool:
@@ -534,16 +715,15 @@ def consistent(history: History) -> bool:
     return all(record["test_accuracy"] >= GOAL for record in history.epochs[-5:])
 
 
-def _passing(runs: Runs) -> str:
+def _passing(runs: Runs, beyond: Mapping[str, Interval]) -> str:
     """How many runs of each variant pass the goal, at the end and consistently."""
-    beyond = beyond_these_images(runs, list(map(Contrast, VARIANTS)))
     rows = [
         [
             _variant(v),
             *(share(map(holds, histories(runs, v))) for holds in (passes, consistent)),
             interval(ends, FINAL.level),
         ]
-        for v, ends in zip(VARIANTS, beyond, strict=True)
+        for v, ends in beyond.items()
     ]
     head = ["", f"end over {GOAL} %", f"{GOAL} % or more in each of the last five"]
     return markdown([*head, "mean, seeds x images [95 %]"], rows)
@@ -578,17 +758,16 @@ def spread_ratio(table: pd.DataFrame) -> float:
 
 def _beside(table: pd.DataFrame) -> str:
     """Published numbers that depend on what is guessed here, and the interval of one more run."""
-    names = [v for v in VARIANTS if VARIANTS[v].published]
     rows = []
     for measure in (TRAIN_1, FIRST, GAP, GAP_ALIKE):
         numbers = _published(measure)
         cells = [
             f"{numbers.get(v, 'none')} "
             + interval(predicted(table, Quoted(Contrast(v), measure)), measure.level)
-            for v in names
+            for v in THREE
         ]
         rows.append([f"{measure.meaning}, {measure.unit}", *cells])
-    return markdown(["", *names], rows)
+    return markdown(["", *THREE], rows)
 
 
 def _mismatch(table: pd.DataFrame) -> str:
@@ -599,7 +778,7 @@ def _mismatch(table: pd.DataFrame) -> str:
 
     said = []
     for measure, what in ((TRAIN_1, "train"), (FIRST, "test")):
-        quoted = [Quoted(Contrast(v), measure) for v in VARIANTS if VARIANTS[v].published]
+        quoted = [Quoted(Contrast(v), measure) for v in THREE]
         texts = [f"{q.text()} ({q.contrast.name})" for q in quoted]
         named = plausibility(texts, list(map(holds, quoted)))
         said.append(f"Of the {what} accuracies of epoch 1, {named}.")
@@ -615,16 +794,16 @@ def _mismatch(table: pd.DataFrame) -> str:
 # --- contrasts ------------------------------------------------------------------------------------
 
 
-def _contrasts(table: pd.DataFrame, measure: Measure, runs: Runs | None = None) -> str:
+def _contrasts(
+    table: pd.DataFrame, measure: Measure, beyond: Sequence[Interval] | None = None
+) -> str:
     """All contrasts of a measure.
 
-    runs: for the interval over seeds and images, which final accuracies have.
+    beyond: the intervals over seeds and images, which final accuracies have.
     """
-    last = (WITHOUT_BN,) if measure.ratio else INTERACTIONS
-    of = (*EFFECTS, *last, *PUBLISHED, *OTHERS)
-    beyond = beyond_these_images(runs, of) if runs else [None] * len(of)
+    of = ALL_RATIOS if measure.ratio else ALL
     rows = []
-    for contrast, ends in zip(of, beyond, strict=True):
+    for contrast, ends in zip(of, beyond or of, strict=True):
         found = effect(table, contrast, measure)
         row = [
             contrast.name,
@@ -635,11 +814,11 @@ def _contrasts(table: pd.DataFrame, measure: Measure, runs: Runs | None = None) 
         ]
         if measure.margin is not None:
             row += [interval(found.narrow, measure.effect), _yes(found.within)]
-        rows.append(row + ([interval(ends, measure.effect)] if runs else []))
+        rows.append(row + ([interval(ends, measure.effect)] if beyond else []))
     head = ["", f"{measure.effect_unit}, paired [95 %]", "unpaired [95 %]", "p", "sign-flip p"]
     if measure.margin is not None:
         head += ["90 % interval", f"within {_margin(measure)}"]
-    return markdown(head + (["seeds x images [95 %]"] if runs else []), rows)
+    return markdown(head + (["seeds x images [95 %]"] if beyond else []), rows)
 
 
 # --- seeds ----------------------------------------------------------------------------------------
@@ -671,7 +850,7 @@ def _needed(table: pd.DataFrame) -> str:
 def _networks(runs: Runs, table: pd.DataFrame) -> str:
     """How much the networks of a variant disagree, and what they say together."""
     rows = []
-    for variant in VARIANTS:
+    for variant in _names(runs):
         said = answers(runs, variant)
         apart = np.mean([disagreement(*pair) for pair in combinations(said, 2)])
         mean = table[FINAL.name, variant].mean()
@@ -732,21 +911,22 @@ def _hardest(runs: Runs, labels: Sequence[int]) -> list[tuple[int, str]]:
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def _every_run(runs: Runs) -> str:
-    """All runs, a row each."""
+def _every_run(runs: Runs, folder: str = RUNS.name) -> str:
+    """All runs, a row each, with links into a folder."""
     measures = (FINAL, BEST, SPEED, EPOCHS, FIRST, TRAIN_1, GAP_ALIKE)
     rows = []
-    for variant in VARIANTS:
+    for variant in _names(runs):
         for h in histories(runs, variant):
             name = f"{variant}-{h.seed}"
             ended = f"{len(h.epochs)}, {h.status}"
-            rows.append([f"[{name}](runs/{name}.json)", *(_exact(m, h) for m in measures), ended])
+            rows.append(
+                [f"[{name}]({folder}/{name}.json)", *(_number(m, m.of(h)) for m in measures), ended]
+            )
     return markdown(["", *(measure.heading for measure in measures), "epochs run"], rows)
 
 
-def _exact(measure: Measure, history: History) -> str:
+def _number(measure: Measure, value: float) -> str:
     """One run's number: a test image is 0.01 %, and an epoch a whole number."""
-    value = measure.of(history)
     if isinstance(value, int):
         return "never" if value > TrainingConfig.epochs else f"{value}"
     return measure.level(value) if measure.log else f"{value:.2f}"
@@ -774,10 +954,13 @@ def _origin(runs: Runs) -> str:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def draw(runs: Runs, images: torch.Tensor, labels: Sequence[int]) -> dict[str, NotebookFigure]:
+def draw(
+    runs: Runs, as_run: Runs, images: torch.Tensor, labels: Sequence[int]
+) -> dict[str, NotebookFigure]:
     """The report's figures, by the names of their files.
 
-    runs: the protocol's.
+    runs: the protocol's, from the page.
+    as_run: as run; they are shown if they are all there.
     images: the test images, uint8 [N, 1, 28, 28].
     labels: their digits.
     """
@@ -799,15 +982,39 @@ def draw(runs: Runs, images: torch.Tensor, labels: Sequence[int]) -> dict[str, N
         _runs_panel(table, FIRST, "test accuracy (%)"),
     ]
     cells = [(images[index], caption) for index, caption in _hardest(runs, labels)]
-    return {
-        "comparison.png": figures.forest([_effects_panel(table, measure) for measure in PRIMARY]),
+    complete = not _missing(as_run, AS_RUN)
+    tables = [table, *([measured(as_run)] if complete else [])]
+    drawn = {"comparison_band.png": figures.inside_our_band(_bands(as_run))} if complete else {}
+    return drawn | {
+        "comparison.png": figures.forest([_effects_panel(tables, measure) for measure in PRIMARY]),
         "comparison_runs.png": figures.every_run(panels),
         "comparison_curves.png": figures.curves(errors, means, falls),
         "comparison_hardest.png": figures.hardest(cells, len(runs)),
     }
 
 
-def _effects_panel(table: pd.DataFrame, measure: Measure) -> figures.EffectPanel:
+def _bands(runs: Runs) -> list[figures.Band]:
+    """The published logs and our runs of the same."""
+
+    def errors(history: History) -> dict[str, list[float]]:
+        epochs = history.epochs + history.epochs[-1:] * (
+            TrainingConfig.epochs - len(history.epochs)
+        )
+        return {
+            part: [100 - record[f"{part}_accuracy"] for record in epochs]
+            for part in ("test", "train")
+        }
+
+    bands = []
+    for name, variant in AS_RUN_NAMES.items():
+        of = list(map(errors, histories(runs, variant)))
+        ours = {part: [run[part] for run in of] for part in ("test", "train")}
+        bands.append(figures.Band("Final" if name == "final" else name, ours, errors(LOGS[name])))
+    return bands
+
+
+def _effects_panel(tables: Sequence[pd.DataFrame], measure: Measure) -> figures.EffectPanel:
+    """Effects by the table of each setting."""
     deciding = [
         (sign * part.contrast.weights, part.measure)
         for claim in CLAIMS
@@ -816,12 +1023,13 @@ def _effects_panel(table: pd.DataFrame, measure: Measure) -> figures.EffectPanel
     ]
     rows = []
     for contrast in (LATE, LATE_BN, EARLY, EARLY_BN, BN, FINAL_V1, FINAL_V2):
-        found = effect(table, contrast, measure)
-        mean, *ends = found.found.ends(measure.natural)
-        narrow = tuple(map(measure.natural, found.narrow))
+        settings = []
+        for found in (effect(table, contrast, measure) for table in tables):
+            mean, *ends = found.found.ends(measure.natural)
+            settings.append((mean, tuple(ends), tuple(map(measure.natural, found.narrow))))
         decides = any(m == measure and w.equals(contrast.weights) for w, m in deciding)
         name = contrast.name.replace(", ", ",\n")
-        rows.append(figures.EffectRow(name, mean, tuple(ends), narrow, decides))
+        rows.append(figures.EffectRow(name, settings, decides))
     return figures.EffectPanel(
         f"{measure.name}:\n{measure.meaning}".capitalize(),
         "times, log scale; left is better" if measure.factor else "points; right is better",
