@@ -20,7 +20,7 @@ from helpers.checkpoint import differences
 from helpers.config import PROTOCOLS, TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
-from models import AS_RUN, GOAL, VARIANTS
+from models import AS_RUN, GOAL, SETTINGS, VARIANTS
 from study import figures
 from study.analysis import (
     BEST,
