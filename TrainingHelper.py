@@ -346,9 +346,11 @@ class _Run:
 
     def go_back(self) -> None:
         """Return to the last complete epoch; a second interrupt must not leave half of that."""
-        while self.kept is not None:
+        while True:
             try:
-                self._restore(self.kept)
+                torch.set_grad_enabled(True)  # torch, interrupted, may have left it off
+                if self.kept is not None:
+                    self._restore(self.kept)
                 return
             except KeyboardInterrupt:
                 continue

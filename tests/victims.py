@@ -182,7 +182,8 @@ def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, c
             with context(run.model):
                 outcomes.append(train(run, checkpoint))
         except (Exception, KeyboardInterrupt) as error:
-            outcomes.append({"error": repr(error), "model": digest(run.model.state_dict())})
+            said = f"{type(error).__name__}: {error}"
+            outcomes.append({"error": said, "model": digest(run.model.state_dict())})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe.send(outcomes)
 
