@@ -13,8 +13,9 @@ from functools import partial
 import pytest
 import torch
 
-import TrainingHelper
+from helpers import run as run_state
 from helpers.batches import checked
+from helpers.checkpoint import load_checkpoint
 from tests.helpers import CPU, DRAWN, PROJECT, SEED, TorchTo, counts, wait_for
 from tests.victims import (
     CONFIG,
@@ -29,13 +30,13 @@ from tests.victims import (
     tiny_run,
     train,
 )
-from TrainingHelper import fit, load_checkpoint
+from TrainingHelper import fit
 
 pytest_plugins = ["tests.victims"]
 
 # --- interrupts -----------------------------------------------------------------------------------
 
-# What fit calls before it has touched anything, and after all is done: there an interrupt is raised.
+# What fit calls before it touches anything, and after all is done: there an interrupt is raised.
 OUTSIDE = {"get_device", "_check_arguments", "__init__", "__post_init__", "as_dict", "end", None}
 
 
@@ -83,7 +84,7 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
     """Be it torch's; and so does another one while the last complete epoch is restored."""
     states, result, lines = tiny
     draw, stations = random.Random(SEED), set()
-    restore = TrainingHelper._Run._restore
+    restore = run_state.Run._restore
     for number, checkpoint in zip(range(count), places, strict=False):
         first, second = Interrupt(draw.randrange(lines) + 1), Interrupt(draw.randrange(2000) + 1)
         run, twice = tiny_run(), number % 2
@@ -95,7 +96,7 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
                 restore(self, state)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(TrainingHelper._Run, "_restore", restored)
+            patch.setattr(run_state.Run, "_restore", restored)
             try:
                 with first.armed():
                     history = fit(*run, CPU, checkpoint, progress=False)
