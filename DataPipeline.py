@@ -7,123 +7,159 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 
 import torch
-from kornia.augmentation import ColorJitter, RandomAffine, RandomRotation
-from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+import torch.nn.functional as F
 
 from helpers.config import TrainingConfig, derive_seed
 from helpers.mnist_files import MNIST, load_mnist
+from models import CLASSES, IMAGE
 
-__all__ = ["MNIST", "ChunkLoader", "augment", "load_mnist", "make_loaders", "normalise"]
+__all__ = ["AUGMENTATIONS", "MNIST", "ChunkLoader", "augment", "load_mnist", "make_loaders"]
 
 # --- augmentation ---------------------------------------------------------------------------------
 
 MEAN, STD = 0.1307, 0.3081  # published; of the training images' pixels in [0, 1]
 
-# The published transforms, in their order. Their ranges are our choice (docs/choices.md). kornia
-# fills with 0 and is bilinear by default; p = 1 because torchvision's always apply.
-AUGMENTATION = nn.Sequential(
-    RandomRotation(5.0, p=1.0),
-    # Shear as a 4-tuple: with a scalar or a pair the module cannot leave the CPU (kornia issue
-    # 4415). Both spell the same: along x only, as torchvision reads them.
-    RandomAffine(
-        degrees=0.0, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=(-5.0, 5.0, 0.0, 0.0), p=1.0
-    ),
-    ColorJitter(brightness=0.1, contrast=0.1, p=1.0),
-)
+
+@dataclass(frozen=True)
+class Augmentation:
+    """torchvision's RandomRotation, RandomAffine and ColorJitter, in this order, for digits."""
+
+    rotation: float = 5.0  # degrees, either way
+    shift: float = 0.05  # of the side, either way, along each axis
+    scale: tuple[float, float] = (0.9, 1.1)
+    shear: float = 5.0  # degrees, either way, along x
+    jitter: float = 0.1  # of brightness and of contrast, either way
+    resampling: str = "bilinear"
+    whole_pixels: bool = False  # shifts, as torchvision rounds them
+    eight_bit: bool = False  # pictures between the steps, as Pillow has them
 
 
-def augment(images: torch.Tensor, seed: int) -> torch.Tensor:
+# The publication's page names the transforms; ranges and resampling of the first are our guess.
+AUGMENTATIONS = {
+    "from the page": Augmentation(),
+    "as run": Augmentation(shear=10.0, resampling="nearest", whole_pixels=True, eight_bit=True),
+}
+
+
+def augment(
+    images: torch.Tensor, seed: int, augmentation: Augmentation = AUGMENTATIONS["from the page"]
+) -> torch.Tensor:
     """Rotate, shift, scale, shear and jitter each image at random.
 
-    images: uint8 [N, 1, 28, 28].
-    seed: with the images, all that the result depends on; no generator of the caller's is moved.
+    images: uint8 [N, 1, 28, 28], on any device.
+    seed: with images and augmentation all that the result depends on; no generator is moved.
 
     Returns float32 [N, 1, 28, 28] in [0, 1].
     """
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed every accelerator's generator too.
-        torch.default_generator.manual_seed(seed)
-        return AUGMENTATION(images.float() / 255)
+    a, n = augmentation, len(images)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: float, high: float) -> torch.Tensor:
+        return torch.empty(n).uniform_(low, high, generator=generator)
+
+    side = IMAGE[-1]
+    angle = draw(-a.rotation, a.rotation)
+    shift_x, shift_y = (draw(-a.shift * side, a.shift * side) for _ in range(2))
+    if a.whole_pixels:
+        shift_x, shift_y = shift_x.round(), shift_y.round()
+    scale, shear = draw(*a.scale), draw(-a.shear, a.shear)
+    brightness, contrast = (draw(1 - a.jitter, 1 + a.jitter) for _ in range(2))
+    brightness_first = draw(0, 1) < 0.5
+
+    pixels = images.float()
+    pixels = rotate(pixels, angle, a.resampling)
+    pixels = affine(pixels, shift_x, shift_y, scale, shear, a.resampling)
+    one = torch.ones(n)
+    for factor, average in (
+        (torch.where(brightness_first, brightness, one), False),
+        (contrast, True),
+        (torch.where(brightness_first, one, brightness), False),
+    ):
+        pixels = blend(pixels, factor, average, a.eight_bit)
+    return pixels / 255
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
+Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # of a matrix per image, float32 [N] each
+
+
+def rotate(pixels: torch.Tensor, angle: torch.Tensor, resampling: str) -> torch.Tensor:
+    """Each of float32 [N, 1, H, H] counterclockwise by its angle in degrees, float32 [N]."""
+    sine, cosine = angle.deg2rad().sin(), angle.deg2rad().cos()
+    return _resample(pixels, (cosine, -sine, 0 * angle), (sine, cosine, 0 * angle), resampling)
+
+
+def affine(
+    pixels: torch.Tensor,
+    shift_x: torch.Tensor,
+    shift_y: torch.Tensor,
+    scale: torch.Tensor,
+    shear: torch.Tensor,
+    resampling: str,
+) -> torch.Tensor:
+    """Each of float32 [N, 1, H, H] sheared along x (degrees), scaled, and shifted by pixels."""
+    slope = shear.deg2rad().tan()
+    across = (1 / scale, slope / scale, -(shift_x + slope * shift_y) / scale)
+    return _resample(pixels, across, (0 * scale, 1 / scale, -shift_y / scale), resampling)
+
+
+def _resample(pixels: torch.Tensor, across: Row, down: Row, resampling: str) -> torch.Tensor:
+    """Square pictures that have at (x, y) what lies at (across . (x, y, 1), down . (x, y, 1)).
+
+    Coordinates are pixels from the center; outside there is black.
+    """
+    side = pixels.shape[-1]
+    x = torch.arange(side) + 0.5 - side / 2
+    coordinates = [
+        torch.add((a[:, None] * x)[:, None, :], (b[:, None] * x + c[:, None])[:, :, None])
+        for a, b, c in (across, down)
+    ]
+    grid = torch.stack(coordinates, dim=-1).mul_(2 / side)  # from -1 to 1, as grid_sample has it
+    return F.grid_sample(pixels, grid.to(pixels.device), resampling, align_corners=False)
+
+
+def blend(
+    pixels: torch.Tensor, factor: torch.Tensor, average: bool, eight_bit: bool
+) -> torch.Tensor:
+    """Each of float32 [N, 1, H, W] away from black, or from its average gray, by its factor.
+
+    That is brightness, or contrast. Levels are 0 to 255; eight_bit cuts them off to whole ones.
+    """
+    gray = pixels.mean(dim=(1, 2, 3), keepdim=True) if average else 0.0
+    if average and eight_bit:
+        gray = (gray + 0.5).floor()
+    pixels = (gray + factor.to(pixels.device).view(-1, 1, 1, 1) * (pixels - gray)).clamp(0, 255)
+    return pixels.floor() if eight_bit else pixels
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
     """(images - 0.1307) / 0.3081, for float32 images in [0, 1] of any shape."""
     return (images - MEAN) / STD
 
 
 # --- loaders --------------------------------------------------------------------------------------
 
-TRAIN_CHUNK = 2048  # images that a worker augments at once, about; whole batches of them
+TRAIN_CHUNK = 2048  # images that are augmented at once, about; whole batches of them
 TEST_CHUNK = 250  # with more of them the activations leave the processor's cache
 
 
-@dataclass
-class _Chunks(Dataset):
-    """Chunks of images, ready for the network; what a worker process holds."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    seed: int | None  # None: no augmentation
-
-    def __getitem__(self, key: tuple[int, int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        epoch, chunk, indices = key
-        images = self.images[indices]
-        if self.seed is None:
-            images = images.float() / 255
-        else:
-            images = augment(images, derive_seed(self.seed, epoch, chunk))
-        return normalise(images), self.labels[indices]
-
-
-@dataclass
-class _ChunkSampler(Sampler):
-    """(epoch, chunk number, indices) for each chunk of an epoch.
-
-    Workers that persist are not seeded again and keep the dataset they started with, so all that
-    an epoch's batches depend on travels with the indices.
-    """
-
-    images: int
-    chunk: int
-    seed: int | None  # None: in order
-    epoch: int = 0
-
-    def __iter__(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        epoch = self.epoch  # set_epoch is for the next iteration, not for this one
-        if self.seed is None:
-            order = torch.arange(self.images)
-        else:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
-            order = torch.randperm(self.images, generator=generator)
-        for number, indices in enumerate(order.split(self.chunk)):
-            yield epoch, number, indices
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """An interrupt is for the main process, which may go on with its workers afterwards."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class ChunkLoader:
-    """Batches of images, which worker processes prepare in whole chunks.
+    """Batches of images, which threads prepare ahead in whole chunks.
 
-    Iterating it gives batches of (images float32 [B, 1, 28, 28], normalised, labels int64 [B]) on
-    the device; len() counts them. What an epoch gives depends on the data, the config's seed and
-    batch size, and the epoch set by set_epoch: not on the workers or on what ran before.
+    Iterating it gives batches of (images float32 [B, 1, 28, 28], normalized, labels int64 [B]) on
+    the device; len() counts them. What an epoch gives depends on the data, the config's seed, batch
+    size and setting, and the epoch set by set_epoch: not on the threads or on what ran before.
 
     images, labels: uint8 [N, 1, 28, 28] and int64 [N].
-    config: gives seed and batch size.
-    device: a chunk moves there at once.
     checksum: the SHA-256 of the data that the images are part of.
     train: augmented and shuffled, in batches of the config's size; if not, as they are.
-    num_workers, multiprocessing_context: as for make_loaders.
+    config, device, num_workers: as for make_loaders.
     """
 
     def __init__(
@@ -135,60 +171,66 @@ class ChunkLoader:
         checksum: str,
         train: bool,
         num_workers: int = 0,
-        multiprocessing_context: str | None = None,
     ) -> None:
-        seed = config.seed if train else None
-        self.images_per_batch = size = config.batch_size if train else TEST_CHUNK
-        chunk = size * math.ceil(TRAIN_CHUNK / size) if train else TEST_CHUNK
+        self.images, self.labels = images, labels
         self.config = config
         self.device = device
         self.checksum = checksum
-        self._chunks = _Chunks(images, labels, seed)
-        self._sampler = _ChunkSampler(len(images), chunk, seed)
-        self._new_loader = partial(
-            DataLoader,
-            self._chunks,
-            sampler=self._sampler,
-            batch_size=None,  # the sampler's indices are a whole chunk's
-            num_workers=num_workers,
-            multiprocessing_context=multiprocessing_context if num_workers else None,
-            persistent_workers=num_workers > 0,
-            worker_init_fn=_ignore_interrupts,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # otherwise an epoch would draw from the global one
-        )
-        self._loader = self._new_loader()  # its workers start with its first iteration
-        self._epoch = self._batches()
+        self.train = train
+        self.num_workers = num_workers if device.type == "cpu" else 0  # an accelerator augments
+        self.images_per_batch = size = config.batch_size if train else TEST_CHUNK
+        self.chunk = size * math.ceil(TRAIN_CHUNK / size) if train else size
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, from 0, whose batches the next iteration gives."""
-        self._sampler.epoch = epoch
+        self.epoch = epoch
 
     def as_they_are(self) -> ChunkLoader:
         """A loader of the same images in order and without augmentation, to evaluate on."""
-        images, labels = self._chunks.images, self._chunks.labels
-        return ChunkLoader(images, labels, self.config, self.device, self.checksum, train=False)
-
-    def stop_workers(self) -> None:
-        """End the worker processes, and an epoch under way; the next one starts new workers."""
-        self._epoch.close()  # a traceback may hold it, and it holds its workers
-        self._loader = self._new_loader()
+        data = (self.images, self.labels, self.config, self.device, self.checksum)
+        return ChunkLoader(*data, train=False)
 
     def __len__(self) -> int:
-        return math.ceil(len(self._chunks.images) / self.images_per_batch)
+        return math.ceil(len(self.images) / self.images_per_batch)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        self._epoch = self._batches()
-        return self._epoch
+        epoch = self.epoch  # set_epoch is for the next iteration, not for this one
+        order = torch.arange(len(self.images))
+        if self.train:
+            generator = torch.Generator().manual_seed(derive_seed(self.config.seed, epoch))
+            order = torch.randperm(len(self.images), generator=generator)
 
-    def _batches(self) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
-        # An epoch that is broken off, by an interrupt or a dead worker, leaves a new loader behind.
-        loader, self._loader = self._loader, self._new_loader()
-        for images, labels in loader:
-            images = images.to(self.device, non_blocking=True).split(self.images_per_batch)
-            labels = labels.to(self.device, non_blocking=True).split(self.images_per_batch)
-            yield from zip(images, labels, strict=True)
-        self._loader = loader
+        def prepare(chunk: tuple[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            number, indices = chunk
+            images = self.images[indices].to(self.device)
+            if self.train:
+                seed = derive_seed(self.config.seed, epoch, number)
+                images = augment(images, seed, AUGMENTATIONS[self.config.setting])
+            else:
+                images = images.float() / 255
+            return normalize(images), self.labels[indices].to(self.device)
+
+        for images, labels in _ahead(prepare, enumerate(order.split(self.chunk)), self.num_workers):
+            size = self.images_per_batch
+            yield from zip(images.split(size), labels.split(size), strict=True)
+
+
+def _ahead(function: Callable, arguments: Iterable, threads: int) -> Iterator:
+    """map, where so many threads work on what comes next; torch lets them run side by side."""
+    if not threads:
+        yield from map(function, arguments)
+        return
+    arguments = iter(arguments)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        futures = deque(pool.submit(function, a) for a in islice(arguments, threads))
+        while futures:
+            result = futures.popleft().result()
+            futures.extend(pool.submit(function, a) for a in islice(arguments, 1))
+            yield result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def make_loaders(
@@ -196,21 +238,21 @@ def make_loaders(
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     num_workers: int = 2,
-    multiprocessing_context: str | None = None,
 ) -> tuple[ChunkLoader, ChunkLoader]:
     """The train loader (augmented, shuffled) and the test loader (in order) of data.
 
     data: what load_mnist gives, or a shorter one.
-    config: gives seed and batch size; the published protocol unless given.
+    config: gives seed, batch size and setting; the page's protocol unless given.
     device: where the batches are wanted.
-    num_workers: processes that augment training images; 0 for none. They start with the first
-        epoch, once, and end with their loader.
-    multiprocessing_context: how they start, "fork" or "spawn"; None for the platform's way.
+    num_workers: threads that augment training images ahead; 0 for none. An accelerator augments
+        them itself.
 
     Raises ValueError if data is of another kind or num_workers is negative.
     """
     config = config or TrainingConfig()
     device = torch.device(device)
+    if num_workers < 0:
+        raise ValueError(f"num_workers is {num_workers}; expected 0 or more threads.")
     sums = hashlib.sha256()
     for part, images, labels in (("train", *data[:2]), ("test", *data[2:])):
         _check_images(part, images, labels)
@@ -218,17 +260,17 @@ def make_loaders(
             sums.update(str(tuple(tensor.shape)).encode())
             sums.update(tensor.contiguous().numpy())
     common = (config, device, sums.hexdigest())
-    train = ChunkLoader(*data[:2], *common, True, num_workers, multiprocessing_context)
-    return train, ChunkLoader(*data[2:], *common, False)
+    train = ChunkLoader(*data[:2], *common, train=True, num_workers=num_workers)
+    return train, ChunkLoader(*data[2:], *common, train=False)
 
 
 def _check_images(part: str, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Raise ValueError unless these are MNIST-like images and their labels."""
     match images, labels:
         case (
-            torch.Tensor(dtype=torch.uint8, shape=(n, 1, 28, 28)),
+            torch.Tensor(dtype=torch.uint8, shape=(n, *shape)),
             torch.Tensor(dtype=torch.int64, shape=(m,)),
-        ) if n == m > 0 and labels.min() >= 0 and labels.max() <= 9:
+        ) if (*shape,) == IMAGE and n == m > 0 and labels.min() >= 0 and labels.max() < CLASSES:
             return
     values = f" from {labels.min()} to {labels.max()}" if labels.numel() else ""
     raise ValueError(

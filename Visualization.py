@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from models import CLASSES, LAYOUT, VARIANTS, Variant, receptive_fields
+from models import CLASSES, VARIANTS, Variant, receptive_fields
 
 if TYPE_CHECKING:
     from helpers.history import History
@@ -363,7 +363,7 @@ def _check(**tensors: torch.Tensor) -> None:
 
 
 def network(variants: Mapping[str, Variant] = VARIANTS) -> Figure:
-    """The network block by block, from models.LAYOUT, and where each variant differs.
+    """The network block by block, and where each variant differs.
 
     Above, each block with its convolutions (kernel, channels out), the size of its maps and the
     receptive field after it, in pixels of the input. Below, one row per variant: a disc after each
@@ -371,13 +371,14 @@ def network(variants: Mapping[str, Variant] = VARIANTS) -> Figure:
 
     variants: by name, in the order of the rows.
     """
+    layout = next(iter(variants.values())).layout
     figure = NotebookFigure(height=3.4 + 0.24 * len(variants))
     axes = figure.subplots()
     axes.set_axis_off()
     rows = len(variants)
     axes.set(xlim=(-1.05, 5.0), ylim=(-rows - 1.0, 7.5))
     size = 28
-    for block, (convs, field) in enumerate(zip(LAYOUT, receptive_fields(), strict=True)):
+    for block, (convs, field) in enumerate(zip(layout.blocks, receptive_fields(layout), strict=True)):
         height = 1.2 + 4 * size / 28
         box = Rectangle((block + 0.08, 0.9), 0.78, height, facecolor="0.93", edgecolor=GREY)
         axes.add_patch(box)

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from DataPipeline import normalise
+from DataPipeline import normalize
 from helpers.mnist_form import mnist_form
 from helpers.weights import load_weights
-from models import SmallMNISTNet4Block
+from models import Network
 
 NAMES = ("v1", "v2", "final")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # EPS would run a program
@@ -43,7 +43,7 @@ def prepare(image: str | Path | Image.Image) -> torch.Tensor:
     return digit
 
 
-def load_networks(folder: str | Path = "results") -> dict[str, SmallMNISTNet4Block]:
+def load_networks(folder: str | Path = "results") -> dict[str, Network]:
     """The three trained networks by name, ready to use, from the weights in a folder.
 
     Raises FileNotFoundError if they are not there, ValueError if they are not of this project.
@@ -57,14 +57,14 @@ def load_networks(folder: str | Path = "results") -> dict[str, SmallMNISTNet4Blo
 
 
 def read(
-    picture: torch.Tensor, networks: Mapping[str, SmallMNISTNet4Block]
+    picture: torch.Tensor, networks: Mapping[str, Network]
 ) -> dict[str, torch.Tensor]:
     """What each network sees: the probabilities of the ten digits, float32 [10], by its name.
 
     picture: uint8 [1, 28, 28], as prepare returns it and MNIST holds it.
     networks: in evaluation mode on the CPU, as load_networks returns them.
     """
-    images = normalise(picture[None] / 255)
+    images = normalize(picture[None] / 255)
     with torch.inference_mode():
         return {name: network(images).softmax(dim=1)[0] for name, network in networks.items()}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from helpers.config import memory_format
-from models import CLASSES
+from models import CLASSES, IMAGE
 
 Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -29,9 +29,12 @@ def checked(
                 "finite float32 [B, 1, 28, 28], and labels, int64 [B] from 0 to 9."
             )
         images, labels = batch
+        # From memory that is not pinned a copy that is not waited for may come too late (on MPS it
+        # corrupts in silence: pytorch/pytorch issue 189690).
+        pinned = device.type == "cuda" and images.is_pinned() and labels.is_pinned()
         yield (
-            images.to(device, non_blocking=True, memory_format=memory_format(device)),
-            labels.to(device, non_blocking=True),
+            images.to(device, non_blocking=pinned, memory_format=memory_format(device)),
+            labels.to(device, non_blocking=pinned),
         )
     if step == 0:
         raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
@@ -44,7 +47,7 @@ def _wrong_with(batch: object) -> str | None:
             pass
         case _:
             return f"a {type(batch).__name__}"
-    if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1:] != (1, 28, 28):
+    if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1:] != IMAGE:
         return f"images that are {images.dtype} {list(images.shape)}"
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
         return f"labels that are {labels.dtype} {list(labels.shape)} for {len(images)} images"

@@ -1,16 +1,53 @@
-"""A run on disk: written atomically, with its own SHA-256, and never unpickled into code."""
+"""A run on disk: what tells it from other runs, and its file, which carries its own SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
-import reprlib
+import sys
 import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from helpers.files import set_aside, write_atomically
+from helpers import batches, config
+from helpers.files import read_file, set_aside, write_atomically
+
+
+def code_digest(*used: object) -> str:
+    """The SHA-256 of the sources of what training runs through; torch's own are left out.
+
+    used: modules, and objects such as layers and loaders, of which their class's module counts; of
+        a class typed into a notebook its own source does.
+    """
+    sources = {}
+    for thing in (config, batches, *used):
+        if not inspect.ismodule(thing):
+            thing = type(thing)
+            if thing.__module__.partition(".")[0] == "torch":
+                continue
+            if thing.__module__ != "__main__":
+                thing = sys.modules[thing.__module__]
+        sources[thing.__name__] = thing
+    sha256 = hashlib.sha256()
+    for name in sorted(sources):
+        try:
+            text = inspect.getsource(sources[name])
+        except (OSError, TypeError):  # typed in where nothing keeps it
+            text = ""
+        sha256.update(f"{name}\n{text}\n".encode())
+    return sha256.hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """The SHA-256 of a network's tensors and their names, whatever device and layout they have."""
+    sha256 = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return sha256.hexdigest()
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
@@ -24,21 +61,19 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
     write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 
-def load_checkpoint(path: str | Path) -> object:
+def load_checkpoint(path: str | Path) -> dict | None:
     """The state in a checkpoint, on the CPU, or None if there is none, or a damaged one.
 
-    A damaged file is recognised by its SHA-256 before anything is unpickled, renamed, and reported
+    A damaged file is recognized by its SHA-256 before anything is unpickled, renamed, and reported
     by a warning.
 
-    Raises ValueError if the path is no file (a pipe would block), or an undamaged file holds more
-    than tensors and plain values: nothing that could run code is ever loaded. Raises OSError if the
-    file cannot be read, or a damaged one not be renamed.
+    Raises ValueError if an undamaged file holds more than tensors and plain values: nothing that
+    could run code is ever loaded. Raises OSError if the path is no file (a pipe would block) or
+    cannot be read, or a damaged one not be renamed.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no file; choose another path for the checkpoint.")
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     digest, _, payload = content.partition(b"\n")
@@ -69,44 +104,12 @@ def load_checkpoint(path: str | Path) -> object:
 
 
 def differences(there: object, here: object, name: str = "") -> list[str]:
-    """Where two trees differ, a clause for each place.
-
-    there: anything that torch.load gives; types are compared, too.
-    here: dicts, lists, strided tensors and plain values. Of a tensor dtype and shape are compared,
-        not the values; the one there must be finite. The order of a dict's keys does not count.
-    """
-    if type(there) is type(here) is dict:
-        both = [(_join(name, key), there[key], here[key]) for key in here if key in there]
-        return [
-            *(f"{_join(name, key)} is missing there" for key in here if key not in there),
-            *(f"{_join(name, key)} is missing here" for key in there if key not in here),
-            *(d for name, a, b in both for d in differences(a, b, name)),
-        ]
-    if type(there) is type(here) is list:
-        if len(there) != len(here):
-            return [f"{name} has {len(there)} entries there and {len(here)} here"]
-        pairs = enumerate(zip(there, here, strict=True))
-        return [d for i, (a, b) in pairs for d in differences(a, b, _join(name, i))]
-    if isinstance(here, torch.Tensor):
-        if _kind(there) != _kind(here):
-            return [f"{name} is {_kind(there)} there and {_kind(here)} here"]
-        return [] if torch.isfinite(there).all() else [f"{name} holds NaN or infinity there"]
-    if type(there) is type(here) and there == here:
-        return []
-    return [f"{name} is {reprlib.repr(there)} there and {reprlib.repr(here)} here"]
-
-
-def _join(name: str, key: object) -> str:
-    key = key if isinstance(key, str) else reprlib.repr(key)
-    return f"{name}.{key}" if name else key
-
-
-def _kind(value: object) -> str:
-    """Dtype and shape of a tensor, unless it is an odd one: then, as of any other value, itself."""
-    if (
-        type(value) is torch.Tensor
-        and value.layout is torch.strided
-        and not (value.is_nested or value.is_meta)
-    ):
-        return f"{value.dtype} {list(value.shape)}"
-    return reprlib.repr(value)
+    """Where two trees of dicts, lists and plain values differ, a clause for each place."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [*here, *(key for key in there if key not in here)]
+        pairs = [(key, there.get(key), here.get(key)) for key in keys]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = [(i, a, b) for i, (a, b) in enumerate(zip(there, here, strict=True))]
+    else:
+        return [] if there == here else [f"{name} is {there!r:.80} there and {here!r:.80} here"]
+    return [d for key, a, b in pairs for d in differences(a, b, f"{name}.{key}".lstrip("."))]

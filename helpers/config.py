@@ -1,4 +1,4 @@
-"""What a run is told: TrainingConfig, from epochs to schedule; its seed; its device."""
+"""What a run is told: TrainingConfig, from seed to setting; its seeds; its device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
+from models import SETTINGS
+
 SEEDS = range(2**32)  # NumPy's
+WATCHED = ("test_loss", "test_accuracy")
 # Per schedule, what means nothing to it; "step" is older than its name, which no file holds.
 UNUSED = {"step": ("schedule", "warm_up"), "one-cycle": ("step_size", "gamma")}
 
@@ -33,7 +36,7 @@ def _require_seed(seed: object) -> None:
 
 @dataclass(frozen=True, repr=False)
 class TrainingConfig:
-    """The published protocol; a value that makes no sense raises ValueError."""
+    """The protocol of the publication's page; a value that makes no sense raises ValueError."""
 
     seed: int = 42
     epochs: int = 20
@@ -43,9 +46,11 @@ class TrainingConfig:
     step_size: int = 7  # epochs between two drops of the learning rate ...
     gamma: float = 0.1  # ... by this factor
     patience: int = 10  # epochs without improvement before early stopping
-    min_delta: float = 0.001  # test loss has to fall by more than this to count
+    min_delta: float = 0.001  # what is watched has to improve by more than this to count
     schedule: str = "step"  # or "one-cycle", whose highest rate is learning_rate
     warm_up: float = 0.3  # one-cycle: the share of the run's steps until the rate is highest
+    watch: str = "test_loss"  # what early stopping watches; or "test_accuracy", in per cent
+    setting: str = "from the page"  # or "as run": the network and the augmentation
 
     def __post_init__(self) -> None:
         _require_seed(self.seed)
@@ -59,8 +64,10 @@ class TrainingConfig:
             _require(valid, name, value, "a finite number that is not negative")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         _require(0 < self.gamma <= 1, "gamma", self.gamma, "a number in (0, 1]")
-        known = " or ".join(map(repr, UNUSED))
-        _require(self.schedule in UNUSED, "schedule", self.schedule, known)
+        known = {"schedule": UNUSED, "watch": WATCHED, "setting": SETTINGS}
+        for name, values in known.items():
+            value = getattr(self, name)
+            _require(value in values, name, value, " or ".join(map(repr, values)))
         _require(0 < self.warm_up < 1, "warm_up", self.warm_up, "a number between 0 and 1")
 
     def __repr__(self) -> str:
@@ -71,13 +78,21 @@ class TrainingConfig:
         return {k: v for k, v in asdict(self).items() if k not in UNUSED[self.schedule]}
 
 
+# What each setting's publication trained by.
+PROTOCOLS = {
+    "from the page": TrainingConfig(),
+    "as run": TrainingConfig(watch="test_accuracy", setting="as run"),
+}
+
+
 def get_device(preferred: str | torch.device | None = None) -> torch.device:
     """The device to train on: `preferred`, or else the first available of CUDA, MPS and CPU.
 
     It also makes torch fit for small steps on a CPU: one thread, unless OMP_NUM_THREADS is set, and
     memory that is kept between steps.
 
-    Raises ValueError if the preferred device is not available; the message lists those that are.
+    Raises ValueError if the preferred device is not available (the message lists those that are),
+    or OMP_NUM_THREADS is no number of threads.
     """
     present = ["cpu"]
     if torch.backends.mps.is_available():
@@ -130,8 +145,12 @@ def _set_up_cpu() -> None:
     glibc gives large freed blocks back to the system at once, so each step's activations would be
     mapped and zeroed again; it is asked to keep them. Other C libraries are left as they are.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    if not threads.isdecimal() or int(threads) < 1:  # torch would take any number, in silence
+        raise ValueError(
+            f"OMP_NUM_THREADS is {threads!r}; expected an integer from 1 on, or nothing."
+        )
+    torch.set_num_threads(int(threads))
     if sys.platform == "linux":
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
         with contextlib.suppress(AttributeError, OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -39,6 +40,17 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 "choose another place; what was there before is unchanged",
             ) from error
         raise
+
+
+def read_file(path: str | Path) -> bytes:
+    """The contents of a regular file; raises OSError, also for a pipe or a device: it would block.
+
+    The OSError of a folder, a pipe or a device says so.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.read_bytes()
 
 
 def set_aside(path: Path) -> Path:

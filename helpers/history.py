@@ -3,66 +3,106 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import os
 import platform
-import re
-import reprlib
-import subprocess
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from math import sqrt
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import torch
+from msgspec import Meta
 
-from helpers.config import TrainingConfig, is_int
-from helpers.files import write_atomically
-from models import CLASSES, Published
+from helpers.config import SEEDS, TrainingConfig
+from helpers.files import read_file, write_atomically
+from helpers.publication import Published, Reported
+from models import CLASSES
 
-RECORD = (
-    "train_loss",
-    "test_loss",
-    "train_accuracy",
-    "test_accuracy",
-    "learning_rate",
-    "seconds",
-)
-STATUSES = ("finished", "early stopping", "interrupted")
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000  # MNIST's
+
+NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+Count = Annotated[int, Meta(ge=1)]
+Key = Literal[
+    "train_loss", "test_loss", "train_accuracy", "test_accuracy", "learning_rate", "seconds"
+]
+Record = Annotated[dict[Key, NotNegative], Meta(min_length=6)]
+Mistake = tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=0, lt=CLASSES)]]
+CleanTrain = Annotated[dict[Literal["loss", "accuracy"], NotNegative], Meta(min_length=2)]
 
 
-@dataclass
-class History:
-    """What one run did, epoch by epoch; the schema of results/*.json.
+class Interrupted(Exception):
+    """Ends a notebook's Run All, by a sentence where a traceback would be."""
 
-    variant: the network's name in models.VARIANTS, or what it is.
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
+class History(msgspec.Struct, forbid_unknown_fields=True):
+    """What one run did, epoch by epoch; the schema of results/*.json, which msgspec enforces.
+
+    variant: the network's name in its setting of models.SETTINGS, or what it is.
     seed: config["seed"].
-    status: one of STATUSES.
+    status: "interrupted" until the last epoch is over.
     config: the TrainingConfig as a dict.
     environment: what environment() says, and in the study's runs the commit that trained them.
-    epochs: per complete epoch a dict with the keys of RECORD. Losses are means over images,
-        accuracies per cent. Those of the training set are taken while it trains, with dropout and
-        augmentation on. learning_rate is the one at the epoch's end; seconds include the
-        evaluation.
+    epochs: a record per complete epoch. Losses are means over images, accuracies per cent. Those of
+        the training set are taken while it trains, with dropout and augmentation on. learning_rate
+        is the one at the epoch's end; seconds include the evaluation.
     train_images: how many images an epoch trains on.
-    mistakes: [index, predicted digit] of every test image the last epoch's network gets wrong.
+    mistakes: index and predicted digit of every test image the last epoch's network gets wrong.
     clean_train: that network's "loss" and "accuracy" (per cent) on the training images as they are,
         in evaluation mode; None if nobody measured it.
+    code: a digest of the code that trained it; see checkpoint.code_digest.
+    weights: a digest of that network's tensors; see checkpoint.weights_digest.
+    data: the checksum of the images and labels it was trained and tested on.
 
-    The last three are None in files older than they are.
+    The last six are None in files older than they are.
     """
 
     variant: str
-    seed: int
-    status: str = "interrupted"
-    config: dict = field(default_factory=dict)
-    environment: dict = field(default_factory=dict)
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    train_images: int | None = None
-    mistakes: list[list[int]] | None = None
-    clean_train: dict[str, float] | None = None
+    seed: Annotated[int, Meta(ge=SEEDS.start, lt=SEEDS.stop)]
+    status: Literal["finished", "early stopping", "interrupted"] = "interrupted"
+    config: dict[str, str | int | float] = {}
+    environment: dict[str, str | int] = {}
+    epochs: list[Record] = []
+    train_images: Count | None = None
+    mistakes: list[Mistake] | None = None
+    clean_train: CleanTrain | None = None
+    code: str | None = None
+    weights: str | None = None
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        records = [*self.epochs, *([self.clean_train] if self.clean_train else [])]
+        if any(value > 100 for r in records for key, value in r.items() if "accuracy" in key):
+            raise ValueError("an accuracy is over 100 %")
+        if self.config and TrainingConfig(**self.config).seed != self.seed:
+            raise ValueError(f"seed is {self.seed}, and {self.config.get('seed')} in the config")
+
+    @property
+    def setting(self) -> str:
+        """The setting of models.SETTINGS that the run was in."""
+        return TrainingConfig(**self.config).setting
+
+    def complete(self) -> History:
+        """The history itself, for a notebook to go on with; raises Interrupted if it is not."""
+        if self.status == "interrupted":
+            raise Interrupted(
+                f"Interrupted after {len(self.epochs)} complete epochs. Run this cell again, or "
+                "Run All, to resume where it stopped."
+            )
+        return self
+
+    def follows(self, config: TrainingConfig) -> bool:
+        """Whether the run is complete, by this config and on all of MNIST's training images."""
+        same = TrainingConfig(**self.config) == config and self.train_images == TRAIN_IMAGES
+        return same and self.status != "interrupted"
 
     def _series(self, key: str) -> list[float]:
         if not self.epochs:
@@ -92,52 +132,84 @@ class History:
 
     @property
     def gap(self) -> float:
-        """Test minus train accuracy of the last epoch, in points."""
+        """Test minus train accuracy of the last epoch, in percentage points."""
         return self.final_accuracy - self._series("train_accuracy")[-1]
 
-    def beside(self, published: Published, parameters: int) -> str:
-        """A Markdown table: the published figures, and beside them this run's.
+    def beside(self, published: Published, parameters: int) -> pd.DataFrame:
+        """A table of what the publication says of a variant, by source, and of this run.
 
-        published: what models.VARIANTS holds of the variant; parameters: the network's count.
+        parameters: the network's count.
         """
-        p, reached = published, self.first_epoch_at_99
+        import pandas as pd
+
+        reached = self.first_epoch_at_99
         train, test = self._series("train_accuracy"), self._series("test_accuracy")
-        at_99 = f"{reached} ({test[reached - 1]:.2f} %)" if reached else "not reached"
-        rate = f"{self.convergence_rate:.2f}" if reached else "not reached"
-        gap = "not published" if p.gap is None else f"{p.gap:+.1f} points"
-        return f"""\
-| | published | this run |
-| --- | ---: | ---: |
-| parameters | {p.parameters:,} | {parameters:,} |
-| epoch 1, train accuracy | {p.epoch_1_train_accuracy:.2f} % | {train[0]:.2f} % |
-| epoch 1, test accuracy | {p.epoch_1_test_accuracy:.2f} % | {test[0]:.2f} % |
-| first epoch at 99 %+ (test) | {p.first_epoch_at_99} ({p.accuracy_at_99:.2f} %) | {at_99} |
-| final test accuracy | {p.final_accuracy:.2f} % | {self.final_accuracy:.2f} % |
-| convergence rate | {p.convergence_rate:.2f} | {rate} |
-| gap, test - train, last epoch | {gap} | {self.gap:+.2f} points |
-"""
+        run = Reported(
+            parameters,
+            self.final_accuracy,
+            reached,
+            test[reached - 1] if reached else None,
+            self.convergence_rate,
+            train[0],
+            test[0],
+            self.gap,
+        )
+        sources = {
+            "the page": published.page,
+            "the corrected page": published.corrected,
+            "its log": published.log,
+            "this run": run,
+        }
+        rows = {
+            "parameters": ("parameters", "{:,}"),
+            "epoch 1, train accuracy, %": ("epoch_1_train_accuracy", "{:.2f}"),
+            "epoch 1, test accuracy, %": ("epoch_1_test_accuracy", "{:.2f}"),
+            "first epoch at 99 % (test)": ("first_epoch_at_99", "{}"),
+            "accuracy in that epoch, %": ("accuracy_at_99", "{:.2f}"),
+            "final test accuracy, %": ("final_accuracy", "{:.2f}"),
+            "convergence rate": ("convergence_rate", "{:.2f}"),
+            "gap, test - train, last epoch, points": ("gap", "{:+.2f}"),
+        }
+        return pd.DataFrame(
+            {
+                source: [
+                    "" if (value := getattr(figures, name)) is None else form.format(value)
+                    for name, form in rows.values()
+                ]
+                for source, figures in sources.items()
+            },
+            index=list(rows),
+        )
 
-    def conclusion(self, published: Published, images: int) -> str:
-        """What the run shows beside the publication's, in Markdown.
+    def conclusion(self, published: Reported, images: int, others: Sequence[History] = ()) -> str:
+        """What the run shows beside the publication's and beside others of the variant, in words.
 
-        published: what models.VARIANTS holds of the variant; images: how many were tested.
-        Two accuracies on so many images each carry a binomial standard error, and so does their
-        difference.
+        published: by one of the publication's sources. images: how many were tested. Two accuracies
+        on so many images each carry a binomial standard error, and so does their difference.
+        others: the study's runs of the variant, with other seeds.
         """
         p = published.final_accuracy / 100
         error = 100 * sqrt(2 * p * (1 - p) / images)
         difference = self.final_accuracy - published.final_accuracy
         within = "within" if abs(difference) <= 2 * error else "outside"
         reached = f"in epoch {self.first_epoch_at_99}" if self.first_epoch_at_99 else "never"
-        return (
+        said = (
             f"This run ended ({self.status}) after {len(self.epochs)} epochs at "
-            f"{self.final_accuracy:.2f} %, {difference:+.2f} points from the published "
+            f"{self.final_accuracy:.2f} %, {difference:+.2f} percentage points from the published "
             f"{published.final_accuracy:.2f} %: {within} two standard errors ({2 * error:.2f} "
             f"points) of the difference between two such accuracies. It first reached 99 % "
             f"{reached}; published is epoch {published.first_epoch_at_99}. The best epoch had "
-            f"{self.best_accuracy:.2f} %, which was picked on the test set and is no result. One "
-            "run with one seed decides nothing about the variant."
+            f"{self.best_accuracy:.2f} %, which was picked on the test set and is no result."
         )
+        if others:
+            finals = sorted(other.final_accuracy for other in others)
+            below = sum(final < self.final_accuracy for final in finals)
+            said += (
+                f" Of the study's {len(finals)} runs of {self.variant}, which ended between "
+                f"{finals[0]:.2f} and {finals[-1]:.2f} % (mean {sum(finals) / len(finals):.2f}), "
+                f"{below} are less accurate than this one."
+            )
+        return f"{said} A single run proves nothing about the variant."
 
     def save(self, path: str | Path) -> None:
         """Write the history as JSON, completely or not at all.
@@ -150,15 +222,19 @@ class History:
                 f"this run of {self.variant} was interrupted after {len(self.epochs)} epochs, and "
                 f"{path} is for a complete one: call fit again to finish it."
             )
-        text = json.dumps(asdict(self), indent=1, allow_nan=False)
-        write_atomically(path, (text + "\n").encode())
+        try:  # what is saved loads
+            History.from_dict(msgspec.to_builtins(self))
+        except ValueError as error:
+            raise ValueError(f"this history cannot be saved: {error}.") from error
+        text = msgspec.json.format(msgspec.json.encode(self), indent=1)
+        write_atomically(path, text + b"\n")
 
     @classmethod
     def load(cls, path: str | Path) -> History:
         """Read a history back; raises ValueError if the file does not hold one."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except ValueError as error:
+            return msgspec.json.decode(read_file(path), type=cls)
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise ValueError(
                 f"{path} holds no training history ({error}); move it away and run again."
             ) from error
@@ -166,58 +242,11 @@ class History:
     @classmethod
     def from_dict(cls, content: object) -> History:
         """A history from its JSON form; raises ValueError if a field is missing, odd or extra."""
-        names = {f.name for f in fields(cls)}
-        later = {"train_images", "mistakes", "clean_train"}  # not in the first round's files
-        if not isinstance(content, dict) or not names - later <= set(content) <= names:
-            raise ValueError(f"expected an object with exactly {', '.join(sorted(names))}")
-        history = cls(**content)
-        for name, valid in {
-            "variant": isinstance(history.variant, str),
-            "seed": is_int(history.seed),
-            "status": history.status in STATUSES,
-            "config": isinstance(history.config, dict),
-            "environment": isinstance(history.environment, dict)
-            and all(isinstance(key, str) for key in history.environment)
-            and all(isinstance(value, (str, int)) for value in history.environment.values()),
-            "epochs": isinstance(history.epochs, list) and all(map(_is_record, history.epochs)),
-            "train_images": history.train_images is None
-            or (is_int(history.train_images) and history.train_images >= 1),
-            "mistakes": history.mistakes is None
-            or (isinstance(history.mistakes, list) and all(map(_is_mistake, history.mistakes))),
-            "clean_train": history.clean_train is None
-            or _is_record(history.clean_train, ("loss", "accuracy")),
-        }.items():
-            if not valid:
-                shown = reprlib.repr(getattr(history, name))
-                raise ValueError(f"{name} is {shown}, which fit never writes there")
-        try:
-            config = TrainingConfig(**history.config)
-        except TypeError as error:
-            raise ValueError(f"config: {error}") from error
-        if config.seed != history.seed:
-            raise ValueError(f"seed is {history.seed}, and {config.seed} in the config")
-        return history
+        return msgspec.convert(content, cls)
 
-
-def _is_record(record: object, keys: tuple[str, ...] = RECORD) -> bool:
-    """Whether it is a dict of finite numbers with these keys, accuracies from 0 to 100."""
-    return (
-        isinstance(record, dict)
-        and set(record) == set(keys)
-        and all(type(value) in (int, float) for value in record.values())
-        and all(0 <= value <= sys.float_info.max for value in record.values())
-        and all(value <= 100 for key, value in record.items() if "accuracy" in key)
-    )
-
-
-def _is_mistake(entry: object) -> bool:
-    """Whether it is [index of an image, predicted digit]."""
-    return (
-        isinstance(entry, list)
-        and len(entry) == 2
-        and all(is_int(number) and number >= 0 for number in entry)
-        and entry[1] < CLASSES
-    )
+    def as_dict(self) -> dict:
+        """The history's JSON form."""
+        return msgspec.to_builtins(self)
 
 
 def _processor() -> str:
@@ -232,29 +261,10 @@ def _processor() -> str:
     return ", ".join([told.get("model name", platform.machine()), *numbers])
 
 
-@functools.cache
-def _onednn() -> str:
-    """The instruction set that oneDNN, which does the convolutions on a CPU, dispatches to.
-
-    It says so once per process, on the standard output and if asked before it starts.
-    """
-    convolve = "import torch; torch.conv2d(torch.zeros(32, 8, 28, 28), torch.zeros(8, 8, 3, 3))"
-    said = subprocess.run(
-        [sys.executable, "-c", convolve],
-        env={**os.environ, "ONEDNN_VERBOSE": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ).stdout
-    found = re.search(r"cpu,isa:(.+)", said)
-    return found[1] if found else "not in use"
-
-
 def environment(device: torch.device) -> dict[str, str | int]:
     """What a run's bits depend on beside its identity: versions, processor, device, threads."""
     packages = {}
-    for name in ("torch", "torchvision", "kornia", "numpy"):
+    for name in ("torch", "torchvision", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {
@@ -263,7 +273,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "machine": f"{platform.system()} {platform.machine()} "
         f"{torch.backends.cpu.get_cpu_capability()}",
         "processor": _processor(),
-        "onednn": _onednn(),
+        "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "the processor's"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }

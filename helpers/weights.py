@@ -2,94 +2,126 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import msgspec
+import safetensors
 import safetensors.torch
 import torch
 
-from helpers.files import write_atomically
+from helpers.checkpoint import weights_digest
+from helpers.config import TrainingConfig
+from helpers.files import read_file, write_atomically
 from helpers.history import History
-from models import SmallMNISTNet4Block
+from models import SETTINGS, Network, identify
 
 
-def save_weights(model: SmallMNISTNet4Block, path: str | Path, history: History) -> None:
+class Label(msgspec.Struct, forbid_unknown_fields=True):
+    """What a weights file says of its network, and of the run that trained it."""
+
+    setting: str
+    variant: str
+    seed: int
+    accuracy: float  # final test accuracy, per cent
+    digest: str  # weights_digest of the network
+    torch: str
+
+
+def save_weights(model: Network, path: str | Path, history: History) -> None:
     """Write a trained network as safetensors, completely or not at all; equal ones to equal bytes.
 
-    model: on any device; what it has learnt and batch normalisation's statistics are written.
+    model: one of models.SETTINGS, on any device, as its run left it.
     path: of the file; its folder is made if need be.
-    history: of the run that trained the model. Its seed and final test accuracy (per cent) become
-        metadata, as do the model's variant, dropout and batch_norm and the version of torch.
+    history: of the run that trained the model.
 
-    Raises ValueError if the history is of another variant, OSError if the file cannot be written.
+    Raises ValueError if the history is of another network or of other weights, or the network is no
+    variant; OSError if the file cannot be written.
     """
-    if history.variant != model.variant:
+    known = identify(model)
+    if known is None:
         raise ValueError(
-            f"the history is of {history.variant} and the network is {model.variant}; pass the "
-            "history of the run that trained this network."
+            "this network is none of models.SETTINGS: save its state_dict, or make it a variant."
         )
-    metadata = {
-        "variant": model.variant,
-        "dropout": json.dumps(model.dropout),
-        "batch_norm": json.dumps(model.batch_norm),
-        "seed": str(history.seed),
-        "accuracy": str(history.final_accuracy),
-        "torch": torch.__version__,
-    }
-    # fit leaves a network in channels_last; safetensors takes contiguous tensors only.
+    if known != (history.setting, history.variant):
+        raise ValueError(
+            f"the history is of {history.variant} ({history.setting}) and the network is "
+            f"{known[1]} ({known[0]}); pass the history of the run that trained this network."
+        )
+    digest = weights_digest(model)
+    if digest != history.weights:
+        raise ValueError(
+            f"these are not the weights that the run of {history.variant} ended with; pass its "
+            "history and the network that it left, untouched."
+        )
+    label = Label(*known, history.seed, history.final_accuracy, digest, str(torch.__version__))
+    # One entry: the library writes several in any order. fit leaves a network in channels_last, and
+    # safetensors takes contiguous tensors only.
+    metadata = {"network": msgspec.json.encode(label).decode()}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = safetensors.torch.save(tensors, metadata)
-    # The file is the header's length in 8 bytes, the header as JSON, the numbers. The library
-    # orders the metadata at random.
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    write_atomically(path, len(header).to_bytes(8, "little") + header + data[end:])
+    _network(label, tensors)  # what is saved loads
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
-def load_weights(path: str | Path) -> SmallMNISTNet4Block:
+def save_run(model: Network, history: History, path: str | Path, protocol: TrainingConfig) -> None:
+    """Save a notebook's run as PATH.json and PATH.safetensors, and delete its checkpoint, PATH.pt.
+
+    protocol: by which a run has to be, on all training images, to be kept in results/.
+
+    Raises ValueError if the run is not by the protocol and the path is in results/, and what
+    History.save and save_weights raise; nothing is written then.
+    """
+    path = Path(path)
+    results = Path(__file__).resolve().parent.parent / "results"
+    if results in path.resolve().parents and not history.follows(protocol):
+        raise ValueError(
+            f"results/ is for complete runs by the protocol; this one had {len(history.epochs)} "
+            f"epochs on {history.train_images:,} images: set OUT_DIR to another folder, say "
+            "build/quick, and run this cell again."
+        )
+    save_weights(model, path.with_suffix(".safetensors"), history)
+    history.save(path.with_suffix(".json"))
+    path.with_suffix(".pt").unlink(missing_ok=True)
+
+
+def load_weights(path: str | Path) -> Network:
     """The network that save_weights wrote, on the CPU and in evaluation mode: ready to use.
 
     Nothing in the file can run, whoever made it. Raises ValueError if save_weights did not write
-    it, OSError if it cannot be read.
+    it as it is, OSError if it cannot be read.
     """
-    with open(path, "rb"):  # safe_open says less clearly what is wrong with a folder
-        pass
+    content = read_file(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # Copied: they are the file itself, which could then not be replaced on Windows.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        return _network(metadata, tensors).eval()
-    except (ValueError, TypeError, RecursionError, safetensors.SafetensorError) as error:
+        header = int.from_bytes(content[:8], "little")
+        tensors = safetensors.torch.load(content)
+        metadata = msgspec.json.decode(content[8 : 8 + header])["__metadata__"]
+        label = msgspec.json.decode(metadata["network"], type=Label)
+        return _network(label, tensors)
+    except (
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        safetensors.SafetensorError,
+    ) as error:
         raise ValueError(
             f"{path} holds no weights of this project ({error}); expected a file that save_weights "
             "wrote, as make notebooks leaves them in results/."
         ) from error
 
 
-def _network(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> SmallMNISTNet4Block:
-    """The network that a weights file describes and holds; ValueError or TypeError if neither."""
-    names = ("variant", "dropout", "batch_norm", "seed", "accuracy", "torch")
-    if missing := [name for name in names if name not in metadata]:
-        raise ValueError(f"its metadata lacks {', '.join(missing)}")
+def _network(label: Label, tensors: dict[str, torch.Tensor]) -> Network:
+    """The network that a weights file holds; ValueError or RuntimeError if it is not as labeled."""
+    if label.variant not in SETTINGS.get(label.setting, ()):
+        raise ValueError(f"there is no variant {label.variant!r} {label.setting}")
     with torch.device("meta"):  # draws no weights from the global generator
-        network = SmallMNISTNet4Block(
-            json.loads(metadata["dropout"]), json.loads(metadata["batch_norm"])
-        )
-    if network.variant != metadata["variant"]:
-        raise ValueError(f"its metadata describes {network.variant} as {metadata['variant']}")
-    int(metadata["seed"])
-    if not 0 <= float(metadata["accuracy"]) <= 100:
-        raise ValueError(f"its accuracy is {metadata['accuracy']} %")
-    expected = network.state_dict()
-    if tensors.keys() != expected.keys():
-        name = min(tensors.keys() ^ expected.keys())
-        raise ValueError(f"the tensor {name} is {'missing' if name in expected else 'unknown'}")
-    for name, tensor in tensors.items():
-        if (tensor.dtype, tensor.shape) != (expected[name].dtype, expected[name].shape):
-            raise ValueError(f"the tensor {name} is {tensor.dtype} {list(tensor.shape)}")
-        if not tensor.isfinite().all():
-            raise ValueError(f"the tensor {name} holds NaN or infinity")
+        network = SETTINGS[label.setting][label.variant].network()
+    dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     network.load_state_dict(tensors, assign=True)
-    return network
+    for name, tensor in network.state_dict().items():
+        if tensor.dtype != dtypes[name]:
+            raise ValueError(f"the tensor {name} is {tensor.dtype}")
+        if not tensor.isfinite().all() or ("running_var" in name and (tensor < 0).any()):
+            raise ValueError(f"the tensor {name} holds what no training leaves")
+    if weights_digest(network) != label.digest:
+        raise ValueError("its tensors are not those that were saved: a byte has changed")
+    return network.eval()

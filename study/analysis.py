@@ -6,7 +6,7 @@ of variants' names, evaluated on the columns of a measure; verdicts follow from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, fsum, log, nan
@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 
 from helpers.config import TrainingConfig
-from helpers.history import History
-from models import CLASSES, GOAL, VARIANTS, Published
-from study.published import published, published_log
+from helpers.history import TEST_IMAGES, History
+from helpers.publication import Reported, published_log
+from models import CLASSES, GOAL, VARIANTS
+from study.runs import Runs
 from study.statistics import (
     ALPHA,
     Estimate,
@@ -31,10 +32,6 @@ from study.statistics import (
     sign_flip_test,
     weighted,
 )
-
-TEST_IMAGES = 10_000
-Runs = Mapping[tuple[str, int], History]  # by (variant, seed); every variant with the same seeds
-
 
 # --- measures -------------------------------------------------------------------------------------
 
@@ -60,7 +57,7 @@ class Measure:
     unit: str = "%"
     decimals: int = 2
     margin: float | None = None
-    published: Callable[[Published], float | None] = lambda _: None
+    published: Callable[[Reported], float | None] = lambda _: None
     log: bool = False
     ratio: bool = False
 
@@ -216,7 +213,7 @@ def measured(runs: Runs, measures: Sequence[Measure] = MEASURES) -> pd.DataFrame
     return pd.DataFrame(columns, index=seeds)
 
 
-THREE = tuple(variant for variant in VARIANTS if published(variant))
+THREE = tuple(variant for variant in VARIANTS if VARIANTS[variant].published)
 LOGS = {
     variant: History(
         variant, 42, "finished", TrainingConfig(42).as_dict(), epochs=published_log(variant)
@@ -225,7 +222,7 @@ LOGS = {
 }
 # What was published of the three, as tables of one row: by the page, and by its notebooks' logs.
 PAGE = pd.DataFrame(
-    {(m.name, v): [m.published(published(v).page)] for m in MEASURES for v in THREE}
+    {(m.name, v): [m.published(VARIANTS[v].published.page)] for m in MEASURES for v in THREE}
 )
 LOGGED = measured(
     {(v, 42): log for v, log in LOGS.items()}, [m for m in MEASURES if m is not GAP_ALIKE]
@@ -323,7 +320,7 @@ SIMPLE = tuple(
     for one, other in (("v1", "v2"), ("late", "none"), ("v1", "late"), ("v2", "none"))
 )
 # The six that the publication does not hold Final against, though "the most accurate" asks for it.
-OTHERS = tuple(difference("final", name) for name in VARIANTS if not published(name))
+OTHERS = tuple(difference("final", name) for name in VARIANTS if not VARIANTS[name].published)
 
 
 def per_seed(table: pd.DataFrame, contrast: Contrast, measure: Measure) -> np.ndarray:

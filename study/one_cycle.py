@@ -24,7 +24,7 @@ from study import figures
 from study.analysis import epochs_to
 from study.figures import DPI, GoalPoint
 from study.report import histories, markdown, passes, share, with_interval
-from study.runs import RUNS, SEEDS, load_runs, run
+from study.runs import FOLDERS, SEEDS, load_runs, run
 from study.statistics import estimate
 
 GRID_RUNS = Path("results", "grid")
@@ -178,7 +178,9 @@ def goal_runs() -> dict[str, list[History]]:
         f"recipe, {epochs} epochs": histories(load_runs(GOAL_RUNS / f"{epochs}"), RECIPE.variant)
         for epochs in LENGTHS
     }
-    groups[f"{BASELINE}, published protocol"] = histories(load_runs(RUNS), BASELINE)
+    groups[f"{BASELINE}, published protocol"] = histories(
+        load_runs(FOLDERS["from the page"]), BASELINE
+    )
     for name, runs in groups.items():
         if [history.seed for history in runs] != list(SEEDS):
             raise ValueError(

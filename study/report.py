@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from math import exp, log
 from pathlib import Path
@@ -15,10 +16,11 @@ import pandas as pd
 import torch
 
 from DataPipeline import load_mnist
-from helpers.config import TrainingConfig
+from helpers.checkpoint import differences
+from helpers.config import PROTOCOLS, TrainingConfig
 from helpers.files import write_atomically
-from helpers.history import History
-from models import GOAL, VARIANTS
+from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
+from models import AS_RUN, GOAL, SETTINGS, VARIANTS
 from study import figures
 from study.analysis import (
     BEST,
@@ -51,7 +53,6 @@ from study.analysis import (
     SIMPLE,
     SIX,
     SPEED,
-    TEST_IMAGES,
     THREE,
     TO_THRESHOLDS,
     TRAIN_1,
@@ -64,7 +65,6 @@ from study.analysis import (
     Part,
     Quoted,
     Reproduction,
-    Runs,
     Verdict,
     across,
     among_themselves,
@@ -84,13 +84,13 @@ from study.analysis import (
     vote,
     word,
 )
-from study.published import AS_RUN
-from study.runs import RUNS, SEEDS, load_runs
+from study.runs import FOLDERS, SEEDS, Runs, load_runs
 from study.statistics import ALPHA, Estimate, Interval, estimate, holm, runs_needed, wilson
 from Visualization import NotebookFigure
 
-TRAIN_IMAGES = 60_000
-PILOT, AS_RUN_RUNS = RUNS.with_name("pilot"), RUNS.with_name("as_run")
+PAGE_SETTING, AS_RUN_SETTING = SETTINGS
+RUNS, AS_RUN_RUNS = FOLDERS.values()
+PILOT = RUNS.with_name("pilot")
 PAGES = Path(__file__).parent
 HARDEST = 12  # images that are shown
 AS_RUN_NAMES = {"v1": "v1", "v2": "v2", "final": "v2_bn"}
@@ -117,14 +117,14 @@ def report(
     and load_mnist raise; OSError if out cannot be written.
     """
     runs, others = load_runs(folder), load_runs(as_run)
-    check(runs, folder, VARIANTS)
-    if missing := _missing(runs, VARIANTS):
+    check(runs, folder)
+    if missing := _missing(runs, PAGE_SETTING):
         raise ValueError(
             f"{len(missing)} of {len(runs) + len(missing)} runs are missing, the first is "
             f"{missing[0]}: finish them by python -m study run; no verdict is computed before the "
             "last is in."
         )
-    check(others, as_run, AS_RUN)
+    check(others, as_run, AS_RUN_SETTING)
     mnist = load_mnist()
     drawn = draw(runs, others, mnist.test_images, mnist.test_labels.tolist())
     files = {name: figure.png(dpi=figures.DPI) for name, figure in drawn.items()}
@@ -137,59 +137,51 @@ def report(
 # --- are these the runs? --------------------------------------------------------------------------
 
 
-def _missing(runs: Runs, variants: Iterable[str]) -> list[str]:
-    """The protocol's runs of these variants that are not there, in the order they are made."""
-    return [f"{v}-{seed}" for seed, v in product(SEEDS, variants) if (v, seed) not in runs]
+def _missing(runs: Runs, setting: str) -> list[str]:
+    """The protocol's runs in a setting that are not there, in the order they are made."""
+    return [f"{v}-{s}" for s, v in product(SEEDS, SETTINGS[setting]) if (v, s) not in runs]
 
 
-def check(runs: Runs, folder: str | Path, variants: Iterable[str]) -> None:
-    """Raise ValueError, in one sentence, unless these are some of the protocol's runs."""
-    expected = list(product(SEEDS, variants))
+def check(runs: Runs, folder: str | Path, setting: str = PAGE_SETTING) -> None:
+    """Raise ValueError, in one sentence, unless these are runs of the protocol in a setting."""
     named = {(seed, variant): f"{variant}-{seed}" for variant, seed in runs}
-    if foreign := sorted(set(named) - set(expected)):
+    if foreign := sorted(set(named) - set(product(SEEDS, SETTINGS[setting]))):
         raise ValueError(
             f"{folder} holds {named[foreign[0]]}, which is no run of the protocol; expected "
-            f"{', '.join(variants)} with seeds {SEEDS[0]} to {SEEDS[-1]}: move it away."
+            f"{', '.join(SETTINGS[setting])} with seeds {SEEDS[0]} to {SEEDS[-1]}: move it away."
         )
-    there = {(seed, v): runs[v, seed] for seed, v in expected if (v, seed) in runs}
-    for (seed, variant), history in there.items():
-        if fault := _fault(history):
+    first: dict[int, History] = {}  # of every seed
+    for (seed, variant), name in sorted(named.items()):
+        history = runs[variant, seed]
+        if fault := _fault(history, setting):
+            raise ValueError(f"{folder} holds {name} {fault}: delete it and run it again.")
+        wrong = differences(history.environment, first.setdefault(seed, history).environment)
+        if wrong := [difference for difference in wrong if "commit" not in difference]:
             raise ValueError(
-                f"{folder} holds {variant}-{seed} {fault}: delete it and run it again."
+                f"the runs with seed {seed} in {folder} come from different environments, "
+                f"{wrong[0]}: delete all of them and run them on one machine."
             )
-    for seed in SEEDS:
-        processors = {h.environment["processor"] for (of, _), h in there.items() if of == seed}
-        if len(processors) > 1:
+    for what in ("commit", "code"):
+        found = {history.environment.get(what, history.code) for history in runs.values()}
+        if len(found) > 1:
             raise ValueError(
-                f"the runs with seed {seed} in {folder} come from different processors, "
-                f"{' and '.join(sorted(processors))}: delete all of them and run them on one."
+                f"the runs in {folder} come from different code, {what} "
+                f"{' and '.join(sorted(map(str, found)))}: expected one for all; delete those of "
+                "the others and run them again."
             )
-    commits = {history.environment["commit"] for history in there.values()}
-    if len(commits) > 1:
-        raise ValueError(
-            f"the runs in {folder} come from different commits, {' and '.join(sorted(commits))}; "
-            "expected one for all: delete those of the others and run them again."
-        )
 
 
-def _fault(history: History) -> str | None:
+def _fault(history: History, setting: str) -> str | None:
     """What the protocol does not allow in a run, or None."""
-    for key, value in TrainingConfig(history.seed).as_dict().items():
-        if (found := history.config.get(key)) != value:
-            return f"with {key} {found}, where the protocol has {value}"
+    here = replace(PROTOCOLS[setting], seed=history.seed).as_dict()
+    if wrong := differences(TrainingConfig(**history.config).as_dict(), here):
+        return f"by another config: {wrong[0]}"
     if history.train_images != TRAIN_IMAGES:
         return f"with {history.train_images} training images, where the protocol has {TRAIN_IMAGES}"
     if history.mistakes is None or history.clean_train is None:
         return "without its mistakes or its accuracy on the training images as they are"
     if not {"commit", "processor"} <= history.environment.keys():
         return "without its commit or its processor"
-    wrong = round(TEST_IMAGES * (1 - history.final_accuracy / 100))
-    images = {index for index, _ in history.mistakes if index < TEST_IMAGES}
-    if not len(images) == len(history.mistakes) == wrong:
-        return (
-            f"with {len(history.mistakes)} mistakes, where its last accuracy, "
-            f"{history.final_accuracy:.2f} %, means {wrong} of {TEST_IMAGES:,} images"
-        )
     return None
 
 
@@ -204,7 +196,7 @@ def write(runs: Runs, pilot: Runs, as_run: Runs) -> str:
     table, before = measured(runs), measured(pilot, (FINAL,))
     found = verdicts(table)
     beyond = beyond_these_images(runs, [*ALL, *map(Contrast, VARIANTS)])
-    complete = not _missing(as_run, AS_RUN)
+    complete = not _missing(as_run, AS_RUN_SETTING)
     return _fill(
         "report.md",
         publication=_publication(found, verdicts(measured(as_run), LOGGED) if complete else None),
@@ -985,7 +977,7 @@ def draw(
         _runs_panel(table, FIRST, "test accuracy (%)"),
     ]
     cells = [(images[index], caption) for index, caption in _hardest(runs, labels)]
-    complete = not _missing(as_run, AS_RUN)
+    complete = not _missing(as_run, AS_RUN_SETTING)
     tables = [table, *([measured(as_run)] if complete else [])]
     drawn = {"comparison_band.png": figures.inside_our_band(_bands(as_run))} if complete else {}
     return drawn | {
