@@ -271,8 +271,8 @@ class Contrast:
     def _mean(self, cells: pd.DataFrame, sign: int) -> np.ndarray:
         """Of every row, the mean of the variants added (sign 1) or subtracted (-1)."""
         weights = self.weights[sign * self.weights > 0]
-        weighted = cells[weights.index].to_numpy() * (weights / weights.sum()).to_numpy()
-        return np.array(list(map(fsum, weighted)))  # rounded once, as equal sums are to be equal
+        columns = [cells[v].to_numpy() * w for v, w in (weights / weights.sum()).items()]
+        return np.array(list(map(fsum, zip(*columns, strict=True))))  # equal sums are to be equal
 
 
 def difference(one: str, other: str) -> Contrast:
