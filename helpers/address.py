@@ -1,4 +1,4 @@
-"""Write this repository's address into its notebooks and README: python -m helpers.address OWNER/NAME
+"""Write this repository's address where it is needed: python -m helpers.address OWNER/NAME
 
 A notebook by itself fetches the rest from there, and its badge opens it in Colab.
 """

@@ -20,7 +20,7 @@ def code_digest(*used: object) -> str:
     """The SHA-256 of the sources of what training runs through; torch's own are left out.
 
     used: modules, and objects such as layers and loaders, of which their class's module counts; of
-        a class typed into a notebook its own source does.
+        a class typed into a notebook its functions, and those of its ancestors there, do.
     """
     sources = {}
     for thing in (config, batches, *used):
@@ -28,8 +28,13 @@ def code_digest(*used: object) -> str:
             thing = type(thing)
             if thing.__module__.partition(".")[0] == "torch":
                 continue
-            if thing.__module__ != "__main__":
-                thing = sys.modules[thing.__module__]
+            if thing.__module__ == "__main__":
+                typed = (kind for kind in thing.__mro__ if kind.__module__ == "__main__")
+                parts = (part for kind in typed for part in vars(kind).values())
+                # inspect finds a notebook's functions, and not its classes.
+                sources |= {part.__qualname__: part for part in parts if inspect.isfunction(part)}
+                continue
+            thing = sys.modules[thing.__module__]
         sources[thing.__name__] = thing
     sha256 = hashlib.sha256()
     for name in sorted(sources):

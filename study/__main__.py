@@ -2,7 +2,7 @@
 
 Without arguments run trains the 90 runs from the page, into results/runs; with --setting "as run"
 the 80 as run, into results/as_run. It can be interrupted and killed: the next call resumes. grid
-and goal are for the one-cycle schedule.
+and recipe are for the one-cycle schedule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from helpers.config import PROTOCOLS, TrainingConfig
 from models import VARIANTS
-from study.one_cycle import goal, grid
+from study.one_cycle import grid, recipe
 from study.report import report
 from study.runs import FOLDERS, SEEDS, run
 
@@ -41,7 +41,7 @@ def _protocol(text: str) -> TrainingConfig:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; what the user can mend ends it with one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="run | report | grid | goal")
+    commands = parser.add_subparsers(required=True, metavar="run | report | grid | recipe")
     command = commands.add_parser("run", help="train the runs that are missing")
     command.set_defaults(do=run)
     command.add_argument(
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster")
     for name, do, what in (
         ("grid", grid, "compare one-cycle settings on held-out training images"),
-        ("goal", goal, "train the chosen one with ten seeds, and report"),
+        ("recipe", recipe, "train the chosen setting with ten seeds, and draw the figure"),
     ):
         command = commands.add_parser(name, help=what)
         command.set_defaults(do=do)

@@ -18,13 +18,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from models import GOAL, VARIANTS
-from Visualization import BLUE, GREEN, GREY, SMALL, VERMILLION, NotebookFigure, pictures
+from Visualization import BLUE, GRAY, GREEN, SMALL, VERMILLION, NotebookFigure, pictures
 
 PURPLE = "#CC79A7"
 DPI = 200  # of the study's PNG files: twice what GitHub shows
 # By the blocks that dropout follows: color, marker, line.
 _LOOKS = {
-    (): (GREY, "^", ":"),
+    (): (GRAY, "^", ":"),
     (1, 2): (VERMILLION, "s", "--"),
     (3, 4): (GREEN, "D", "-."),
     (1, 2, 3, 4): (BLUE, "o", "-"),
@@ -97,7 +97,7 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
     for axes, panel in zip(grid, panels, strict=True):
         nothing, low = (1, 1 / panel.margin) if panel.factor else (0, -panel.margin)
         axes.axvspan(low, panel.margin, color="0.88", zorder=0)
-        axes.axvline(nothing, color=GREY, linewidth=1, zorder=1)
+        axes.axvline(nothing, color=GRAY, linewidth=1, zorder=1)
         for place, row in enumerate(panel.rows):
             for k, (mean, interval, narrow) in enumerate(row.settings):
                 y = place + (0.36 * k - 0.18 if both else 0)
@@ -130,7 +130,7 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
     ]
     if both:
         handles += [
-            Line2D([], [], marker=marker, **none, markerfacecolor=GREY, label=name)
+            Line2D([], [], marker=marker, **none, markerfacecolor=GRAY, label=name)
             for marker, name in SETTINGS
         ]
     figure.legend(
@@ -253,14 +253,14 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
         if panel.log:
             _log_axis(axes)
         if panel.never is not None:
-            axes.axhline(panel.never, color=GREY, linestyle=":", linewidth=1)
+            axes.axhline(panel.never, color=GRAY, linestyle=":", linewidth=1)
             axes.yaxis.set_major_locator(FixedLocator([1, 5, 10, 15, panel.never]))
             axes.yaxis.set_major_formatter(
                 lambda y, _, never=panel.never: "never" if y == never else f"{y:g}"
             )
             axes.set_ylim(0, panel.never + 1)
         if panel.line is not None:
-            axes.axhline(panel.line, color=GREY, linestyle=":", linewidth=1)
+            axes.axhline(panel.line, color=GRAY, linestyle=":", linewidth=1)
         axes.set_title(panel.title, fontsize=11)
         axes.set_ylabel(panel.unit, fontsize=SMALL)
         axes.tick_params(axis="y", labelsize=SMALL)
@@ -290,7 +290,7 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
     ]
     handles += [
         Line2D(
-            [], [], linestyle="none", color=GREY, marker="o", label="filled: batch normalisation"
+            [], [], linestyle="none", color=GRAY, marker="o", label="filled: batch normalisation"
         ),
         Line2D([], [], color="black", marker="_", ms=11, label="mean, 95 % interval"),
         Line2D([], [], linestyle="none", color="black", marker="x", label="published, one run"),
@@ -357,8 +357,8 @@ def curves(
     for axes in figure.axes:
         _log_axis(axes)
         for epoch in falls:
-            axes.axvline(epoch - 0.5, color=GREY, linestyle="-", linewidth=0.7)
-        axes.axhline(100 - GOAL, color=GREY, linestyle=":", linewidth=1)
+            axes.axvline(epoch - 0.5, color=GRAY, linestyle="-", linewidth=0.7)
+        axes.axhline(100 - GOAL, color=GRAY, linestyle=":", linewidth=1)
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=SMALL)
@@ -373,8 +373,8 @@ def curves(
         Line2D([], [], color=BLUE, linewidth=0.6, marker=".", label="one run"),
         Line2D([], [], color="black", linewidth=1.6, label="mean (geometric)"),
         Patch(color="black", alpha=0.15, linewidth=0, label="its 95 % interval"),
-        Line2D([], [], color=GREY, linewidth=0.7, label="the learning rate falls"),
-        Line2D([], [], color=GREY, linestyle=":", label=f"the goal, {GOAL} %"),
+        Line2D([], [], color=GRAY, linewidth=0.7, label="the learning rate falls"),
+        Line2D([], [], color=GRAY, linestyle=":", label=f"the goal, {GOAL} %"),
     ]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, columnspacing=1.5
@@ -401,10 +401,10 @@ def hardest(cells: Sequence[tuple[torch.Tensor, str]], networks: int) -> Figure:
     return pictures(list(cells), 4, f"What most of the {networks} networks get wrong")
 
 
-# --- the goal -------------------------------------------------------------------------------------
+# --- the recipe -----------------------------------------------------------------------------------
 
 
-class GoalPoint(NamedTuple):
+class Point(NamedTuple):
     """A network's accuracy (%) after so many epochs; low and high are a mean's interval."""
 
     name: str
@@ -415,7 +415,7 @@ class GoalPoint(NamedTuple):
     high: float | None = None
 
 
-def goal(ours: Sequence[GoalPoint], peers: Sequence[GoalPoint]) -> Figure:
+def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     """Test accuracy against epochs and against parameters: our means, and others' single runs.
 
     ours: at most three, each with its interval.
@@ -425,12 +425,12 @@ def goal(ours: Sequence[GoalPoint], peers: Sequence[GoalPoint]) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"))
     for axes, what in zip(panels, ("epochs", "parameters"), strict=True):
-        axes.axhline(GOAL, color=GREY, linestyle=":", label=f"the goal, {GOAL} %")
+        axes.axhline(GOAL, color=GRAY, linestyle=":", label=f"the goal, {GOAL} %")
         axes.plot(
             [getattr(peer, what) for peer in peers],
             [peer.accuracy for peer in peers],
             label="others, one run each",
-            **{"linestyle": "none", "marker": "x", "markersize": 7, "color": GREY},
+            **{"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY},
         )
         for point, (color, marker) in zip(ours, looks, strict=False):
             ends = [[point.accuracy - point.low], [point.high - point.accuracy]]

@@ -156,7 +156,7 @@ def check(runs: Runs, folder: str | Path, setting: str = PAGE_SETTING) -> None:
         if fault := _fault(history, setting):
             raise ValueError(f"{folder} holds {name} {fault}: delete it and run it again.")
         wrong = differences(history.environment, first.setdefault(seed, history).environment)
-        if wrong := [difference for difference in wrong if "commit" not in difference]:
+        if wrong := [place for place in wrong if not place.startswith("commit")]:
             raise ValueError(
                 f"the runs with seed {seed} in {folder} come from different environments, "
                 f"{wrong[0]}: delete all of them and run them on one machine."

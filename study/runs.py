@@ -24,9 +24,9 @@ from DataPipeline import load_mnist, make_loaders
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
+from helpers.run import schedule, status
 from models import SETTINGS
 from study.workers import workers
-from TrainingHelper import schedule, status
 
 Runs = Mapping[tuple[str, int], History]  # by (variant, seed)
 FOLDERS = {"from the page": Path("results", "runs"), "as run": Path("results", "as_run")}

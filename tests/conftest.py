@@ -4,11 +4,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from DataPipeline import MNIST, load_mnist
 from tests.helpers import PROJECT
 
 pytest.register_assert_rewrite("tests.victims")
+torch.set_num_threads(1)  # as every run has it: more of them wait for each other
 
 
 @pytest.fixture(scope="session")

@@ -66,10 +66,28 @@ def wait_for(condition, seconds=100, every=0.05):
     return value
 
 
-def build(name="final", seed=42):
+class TorchTo:
+    """Tensor.to, which leaves alone what goes to a device that is not here, and remembers it.
+
+    moves: of each such call the device and whether it was non-blocking.
+    """
+
+    def __init__(self, monkeypatch):
+        self.moves, real = [], torch.Tensor.to
+
+        def to(tensor, *args, non_blocking=False, **options):
+            if isinstance(args[0], torch.device) and args[0].type in ("cuda", "mps"):
+                self.moves.append((args[0], non_blocking))
+                args = (CPU,)
+            return real(tensor, *args, **options)
+
+        monkeypatch.setattr(torch.Tensor, "to", to)
+
+
+def build(name="final", seed=42, setting="from the page"):
     """A variant's network with the weights of a seed."""
     set_seed(seed)
-    return VARIANTS[name].network()
+    return SETTINGS[setting][name].network()
 
 
 def bits(model):

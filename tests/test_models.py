@@ -1,113 +1,227 @@
-"""The network: the published counts and memory, its layout, and what it refuses."""
+"""The networks of both settings: counts, memory, layout, bits; and the publication's figures."""
 
-import copy
 import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchsummary import summary
 
-from models import VARIANTS, SmallMNISTNet4Block, count_parameters
+import models
+from helpers.publication import FINAL, V1, V2, published_log
+from models import (
+    AS_RUN,
+    SETTINGS,
+    VARIANTS,
+    Conv,
+    Network,
+    count_parameters,
+    identify,
+    receptive_fields,
+)
 from tests.helpers import build
+
+PAGE, RUN = SETTINGS
+EVERY = [(setting, name) for setting, variants in SETTINGS.items() for name in variants]
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "memory"),
-    [("v1", 17_938, "0.46"), ("v2", 17_938, "0.46"), ("final", 18_434, "0.85")],
+    ("setting", "name", "parameters", "forward", "total"),
+    [
+        (PAGE, "v1", 17_938, "0.46", "0.53"),
+        (PAGE, "v2", 17_938, "0.46", "0.53"),
+        (PAGE, "final", 18_434, "0.85", "0.93"),
+        (RUN, "v1", 17_938, "0.39", "0.46"),
+        (RUN, "v2", 17_938, "0.39", "0.46"),
+        (RUN, "v2_bn", 18_278, "0.76", "0.84"),
+    ],
 )
 def test_parameters_and_torchsummarys_memory_are_the_published_ones(
-    name, parameters, memory, capsys
+    setting, name, parameters, forward, total, capsys
 ):
-    assert count_parameters(build(name)) == parameters == VARIANTS[name].published.parameters
-    summary(build(name), (1, 28, 28), device="cpu")
+    model, published = build(name, setting=setting), SETTINGS[setting][name].published
+    said = published.page.parameters if setting == PAGE else published.parameters_run
+    assert count_parameters(model) == parameters == said
+    summary(model, (1, 28, 28), device="cpu")
     printed = capsys.readouterr().out
-    assert f"Forward/backward pass size (MB): {memory}\n" in printed
-    assert "Params size (MB): 0.07\n" in printed
+    for line in (
+        f"Forward/backward pass size (MB): {forward}",
+        "Params size (MB): 0.07",
+        f"Estimated Total Size (MB): {total}",
+    ):
+        assert f"{line}\n" in printed
 
 
-def test_the_variants_are_the_factorial_and_the_published_final():
-    """Early and late dropout with and without batch normalisation, each combination once."""
-    factors = {
-        (variant.dropout[:2], variant.dropout[2:], variant.batch_norm)
-        for name, variant in VARIANTS.items()
-        if name != "final"
-    }
+def test_frozen_parameters_are_not_counted():
+    model = build("v1")
+    model.head.requires_grad_(False)
+    assert count_parameters(model) == 17_938 - 330
+
+
+def test_the_variants_are_the_factorial_and_the_pages_final():
+    """Early and late dropout with and without batch normalization, each combination once."""
     both = ((0.0, 0.0), (0.1, 0.1))
-    assert factors == set(itertools.product(both, both, (False, True)))
-    assert len(VARIANTS) == 9 and VARIANTS["final"].dropout == (0.1, 0.1, 0.1, 0.0)
-    assert [name for name, v in VARIANTS.items() if v.published] == ["v2", "v1", "final"]
-    with pytest.raises(AttributeError):
-        VARIANTS["v1"].dropout = (0, 0, 0, 0)
+    expected = set(itertools.product(both, both, (False, True)))
+    for variants in ({k: v for k, v in VARIANTS.items() if k != "final"}, AS_RUN):
+        cells = {(v.dropout[:2], v.dropout[2:], v.batch_norm) for v in variants.values()}
+        assert cells == expected and len(variants) == 8
+    assert VARIANTS["final"].dropout == (0.1, 0.1, 0.1, 0.0) and VARIANTS["final"].batch_norm
+    published = [{k: v.published for k, v in s.items() if v.published} for s in SETTINGS.values()]
+    assert published == [{"v1": V1, "v2": V2, "final": FINAL}, {"v1": V1, "v2": V2, "v2_bn": FINAL}]
 
 
-@pytest.mark.parametrize("name", list(VARIANTS))
-def test_dropout_and_batch_norm_are_where_the_variant_says(name):
-    model, variant = build(name), VARIANTS[name]
-    dropouts = [[m.p for m in pool if isinstance(m, nn.Dropout2d)] for pool in model.pools]
-    assert dropouts == [[rate] if rate else [] for rate in variant.dropout]
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(norms) == (14 if variant.batch_norm else 0)
-    assert all(m.momentum == 0.1 for m in norms)
-    assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == 14
+BLOCKS = {  # per block the convolutions' (kernel size, outputs), and whether it ends in a pooling
+    PAGE: [
+        ([(3, 8), (3, 8), (3, 16), (1, 16)], True),
+        ([(3, 16), (3, 16), (1, 16)], True),
+        ([(3, 8), (3, 8), (3, 32), (1, 32)], True),
+        ([(3, 8), (3, 32), (1, 32)], True),
+    ],
+    RUN: [
+        ([(3, 6), (3, 12), (3, 24), (1, 8)], True),
+        ([(3, 16), (3, 16), (1, 8)], True),
+        ([(3, 16), (3, 16)], True),
+        ([(3, 16), (3, 32)], False),
+    ],
+}
+RATES = {"none": (0, 0), "v2": (0.1, 0), "late": (0, 0.1), "v1": (0.1, 0.1)}  # early, late
 
 
-def written_out(batch_norm):
-    """The layout table of docs/choices.md, spelled out layer by layer, without dropout."""
+def written_out(setting, name):
+    """A variant as a plain list of torch's layers."""
+    early, late = RATES.get(name.removesuffix("_bn"), (0.1, None))
+    rates = [early, early, *([late, late] if name != "final" else [0.1, 0])]
+    layers, channels = [], 1
+    for (convs, pooled), rate in zip(BLOCKS[setting], rates, strict=True):
+        for kernel, outputs in convs:
+            bias = setting == RUN
+            layers.append(nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, bias=bias))
+            layers += [nn.BatchNorm2d(outputs)] if name.endswith(("_bn", "final")) else []
+            layers.append(nn.ReLU())
+            channels = outputs
+        layers += [nn.MaxPool2d(2)] if pooled else []
+        layers += [nn.Dropout2d(rate)] if rate else []
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)]
+    return nn.Sequential(*layers, *head)
 
-    def conv(inputs, outputs, kernel):
-        layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-        return [layer, nn.BatchNorm2d(outputs), nn.ReLU()] if batch_norm else [layer, nn.ReLU()]
 
-    return nn.Sequential(
-        *conv(1, 8, 3), *conv(8, 8, 3), *conv(8, 16, 3), *conv(16, 16, 1), nn.MaxPool2d(2),
-        *conv(16, 16, 3), *conv(16, 16, 3), *conv(16, 16, 1), nn.MaxPool2d(2),
-        *conv(16, 8, 3), *conv(8, 8, 3), *conv(8, 32, 3), *conv(32, 32, 1), nn.MaxPool2d(2),
-        *conv(32, 8, 3), *conv(8, 32, 3), *conv(32, 32, 1), nn.MaxPool2d(2),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["v1", "final"])
-def test_the_network_computes_what_the_layout_table_says(name):
-    """With weights that keep the signal up: the default ones let it fade to the last decimals."""
-    model = build(name)
+def keep_the_signal_up(model):
+    """Weights and statistics with which no decimal fades, as it does with the default ones."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.BatchNorm2d):
             for statistic in (module.running_mean, module.running_var, module.bias):
                 nn.init.uniform_(statistic, 0.5, 1.5)
-    reference = written_out(model.batch_norm)
-    weights = zip(reference.state_dict(), model.state_dict().values(), strict=True)
-    reference.load_state_dict(dict(weights))
+
+
+@pytest.mark.parametrize(("setting", "name"), EVERY)
+def test_a_network_is_the_one_written_out_layer_by_layer(setting, name):
+    """Its first bits, its logits, and in training its dropout masks, drawn in the same order."""
+    model = build(name, setting=setting)
+    torch.manual_seed(42)
+    reference = written_out(setting, name)
+    pairs = list(zip(model.state_dict().values(), reference.state_dict().values(), strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert len(list(model.parameters())) == len(list(reference.parameters()))
+
+    keep_the_signal_up(model)
+    for ours, theirs in pairs:
+        theirs.copy_(ours)
     images = torch.rand(5, 1, 28, 28, dtype=torch.float64)
-    logits = model.double().eval()(images)
-    torch.testing.assert_close(logits, reference.double().eval()(images))
-    assert logits.std() > 0.01
+    for training in (False, True):
+        logits = []
+        for network in (model, reference):
+            torch.manual_seed(1)
+            logits.append(network.double().train(training)(images))
+        torch.testing.assert_close(*logits)
+        assert logits[0].std() > 0.01
 
 
-def test_a_network_knows_its_variant():
-    assert [build(name).variant for name in VARIANTS] == list(VARIANTS)
-    other = SmallMNISTNet4Block(dropout=[0.1, 0, 0, 0.5], batch_norm=True)
-    assert other.variant == "dropout=(0.1, 0, 0, 0.5), batch_norm=True"
-    assert copy.deepcopy(other).variant == other.variant
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_receptive_fields_are_those_that_gradients_show(setting):
+    """Positive weights, and mean pooling where the maximum's was, let no gradient vanish."""
+    variant = SETTINGS[setting]["none"]
+    model, fields = variant.network().double(), receptive_fields(variant.layout)
+    assert len(fields) == 4 and [field > 28 for field in fields] == [False, False, True, True]
+    for count, side in enumerate(fields, start=1):
+        x = image = torch.ones(1, 1, 192, 192, dtype=torch.float64, requires_grad=True)
+        for layer in itertools.chain(*list(model)[:count]):
+            if isinstance(layer, Conv):
+                nn.init.constant_(layer.conv.weight, 0.1)
+                x = layer(x)
+            else:
+                x = F.avg_pool2d(x, 2)
+        x[0, :, x.shape[2] // 2, x.shape[3] // 2].sum().backward()
+        pixels = image.grad[0, 0].nonzero()
+        rows, columns = (pixels.amax(0) - pixels.amin(0) + 1).tolist()
+        assert rows == columns == side and len(pixels) == side**2
 
 
-@pytest.mark.parametrize(
-    ("dropout", "message"),
-    [
-        ((0.1, 0.1, 0.1), "3 rates; expected 4"),
-        ((0.1, 1.0, 0, 0), r"block 2 is 1.0; expected a rate in \[0, 1\)"),
-        ((0.1, 0, 0, -0.1), "block 4 is -0.1"),
-    ],
-)
-def test_dropout_rates_that_make_no_sense_are_refused(dropout, message):
-    with pytest.raises(ValueError, match=message):
-        SmallMNISTNet4Block(dropout=dropout)
+def test_a_network_knows_its_setting_and_variant_and_nothing_else_has_one():
+    model = build("v1")
+    models._known.cache_clear()
+    before = torch.get_rng_state()
+    assert identify(model) == (PAGE, "v1") and torch.equal(torch.get_rng_state(), before)
+    assert [identify(SETTINGS[s][n].network().eval()) for s, n in EVERY] == EVERY
+
+    class Other(Network):
+        def forward(self, images):
+            return -super().forward(images)
+
+    other, changed = Other(), build("v1")
+    for name, block in build("v1").named_children():
+        other.add_module(name, block)
+    changed.block2[-1].p = 0.2
+    assert repr(other).replace("Other", "Network") == repr(model)
+    assert identify(other) is identify(changed) is identify(written_out(PAGE, "v1")) is None
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 28, 28), (2, 1, 14, 14)])
 def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match="one channel"):
+    with pytest.raises(ValueError, match=r"images have shape .*expected"):
         build("v1")(torch.zeros(shape))
+
+
+# --- the publication ------------------------------------------------------------------------------
+
+
+def test_the_logs_are_complete():
+    keys = {"train_loss", "test_loss", "train_accuracy", "test_accuracy"}
+    for name in ("v1", "v2", "final"):
+        records = published_log(name)
+        assert len(records) == 20 and all(record.keys() == keys for record in records)
+        assert all(50 < r["train_accuracy"] < 100 and 0 < r["test_loss"] < 0.3 for r in records)
+
+
+@pytest.mark.parametrize(
+    ("published", "firsts", "finals", "best", "rates"),
+    [
+        (V1, (8, 8, 8), (99.36, 99.36, 99.34), (18, 99.36), (0.75, 0.9, None)),
+        (V2, (6, 8, 8), (99.38, 99.38, 99.32), (16, 99.38), (1.0, 0.9, None)),
+        (FINAL, (4, 5, 5), (99.55, 99.55, 99.50), (15, 99.55), (1.5, 1.2, None)),
+    ],
+)
+def test_the_page_its_correction_and_the_logs_are_told_apart(
+    published, firsts, finals, best, rates
+):
+    sources = (published.page, published.corrected, published.log)
+    assert tuple(s.first_epoch_at_99 for s in sources) == firsts
+    assert tuple(s.final_accuracy for s in sources) == finals
+    assert tuple(s.convergence_rate for s in sources) == rates
+    for name in ("epoch_1_train_accuracy", "epoch_1_test_accuracy"):
+        assert len({getattr(source, name) for source in sources}) == 1
+    epoch, accuracy = best  # which the page calls final
+    tests = [record["test_accuracy"] for record in published_log(published.name)]
+    assert tests[epoch - 1] == accuracy == max(tests)
+    assert published.log.gap == pytest.approx(
+        tests[-1] - published_log(published.name)[-1]["train_accuracy"]
+    )
+
+
+def test_gaps_and_the_accuracies_in_the_first_epochs_at_99_are_as_said():
+    assert [p.page.gap for p in (V1, V2, FINAL)] == [2.4, None, None]
+    assert V1.log.gap == pytest.approx(1.12)
+    assert [p.page.accuracy_at_99 for p in (V1, V2, FINAL)] == [99.13, 99.20, 99.18]
+    assert (V1.log.accuracy_at_99, V2.log.accuracy_at_99) == (99.13, 99.20)

@@ -1,119 +1,203 @@
-"""Weights on disk: what comes back, what a stranger's file is told, and the committed ones."""
+"""Weights on disk: what comes back, what is not saved, what a stranger's file is told."""
 
+import copy
 import pickle
+import random
 import subprocess
 import sys
 
+import msgspec
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
-from DataPipeline import normalise
+from DataPipeline import normalize
+from helpers.checkpoint import weights_digest
 from helpers.history import History
 from helpers.weights import load_weights, save_weights
-from models import SmallMNISTNet4Block
-from tests.helpers import PROJECT, bits, build, history, same_bits
+from models import Network, identify
+from tests.helpers import DRAWN, PROJECT, SEED, bits, build, counts, history, same_bits
 
 
-def trained(name):
-    """A network that no other is like, batch normalisation's statistics included."""
-    model = build(name, seed=7)
+def run_of(model, seed=7):
+    """A history that such a network's run might have left."""
+    setting, name = identify(model) or ("from the page", "v1")
+    protocol = {"setting": setting}
+    return history((98.0, 99.5), name, seed, config=protocol, weights=weights_digest(model))
+
+
+def trained(name="final", setting="from the page"):
+    """A network that no other is like, batch normalization's statistics included; its history."""
+    model = build(name, seed=7, setting=setting)
     model.train()(torch.rand(8, 1, 28, 28))
-    return model
+    return model, run_of(model)
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "final"])
-def test_a_network_comes_back_ready_to_use_with_the_same_bits_and_logits(name, tmp_path):
-    model = trained(name).to(memory_format=torch.channels_last)
-    save_weights(model, tmp_path / "new" / "w.safetensors", history((98.0, 99.5), name))
+@pytest.mark.parametrize(
+    ("name", "setting"), [("v1", "from the page"), ("final", "from the page"), ("v2_bn", "as run")]
+)
+def test_a_network_comes_back_ready_to_use_with_the_same_bits_and_logits(name, setting, tmp_path):
+    model, run = trained(name, setting)
+    model.to(memory_format=torch.channels_last)
+    save_weights(model, tmp_path / "new" / "w.safetensors", run)
     generator = torch.get_rng_state()
     back = load_weights(tmp_path / "new" / "w.safetensors")
     assert torch.equal(torch.get_rng_state(), generator)
+    assert identify(back) == (setting, name)
     assert same_bits(bits(back), bits(model)) and not back.training
     images = torch.rand(4, 1, 28, 28)
-    assert back.variant == name
     torch.testing.assert_close(back(images), model.eval()(images), rtol=1e-5, atol=1e-6)
     back.train()(images).sum().backward()  # and it can be trained further
     assert all(p.grad is not None for p in back.parameters())
 
 
-def test_a_network_of_no_named_variant_comes_back_too(tmp_path):
-    model = SmallMNISTNet4Block((0.25, 0, 0, 0.5), batch_norm=True)
-    save_weights(model, tmp_path / "w", history(variant=model.variant))
-    assert load_weights(tmp_path / "w").dropout == (0.25, 0, 0, 0.5)
-
-
 def test_the_metadata_say_which_run_trained_the_network(tmp_path):
-    save_weights(trained("final"), tmp_path / "w", history((98.0, 99.55), "final", seed=3))
+    model, run = trained()
+    save_weights(model, tmp_path / "w", run)
     with safetensors.safe_open(tmp_path / "w", framework="pt") as file:
-        assert file.metadata() == {
-            "variant": "final",
-            "dropout": "[0.1, 0.1, 0.1, 0.0]",
-            "batch_norm": "true",
-            "seed": "3",
-            "accuracy": "99.55",
-            "torch": torch.__version__,
-        }
+        [label] = map(msgspec.json.decode, file.metadata().values())
+    assert label == {
+        "setting": "from the page",
+        "variant": "final",
+        "seed": 7,
+        "accuracy": 99.5,
+        "digest": run.weights,
+        "torch": torch.__version__,
+    }
 
 
-def test_equal_networks_give_equal_bytes_in_any_process(tmp_path):
+def test_equal_runs_give_equal_bytes_in_any_process(tmp_path):
     code = (
-        "import sys; from helpers.weights import save_weights;"
-        "from tests.helpers import build, history;"
-        "save_weights(build('v2'), sys.argv[1], history(variant='v2'))"
+        "import sys; from tests.test_weights import trained, save_weights;"
+        "model, run = trained(); save_weights(model, sys.argv[1], run)"
     )
     for name in ("a", "b"):
         subprocess.run([sys.executable, "-c", code, tmp_path / name], cwd=PROJECT, check=True)
-    save_weights(build("v2"), tmp_path / "c", history(variant="v2"))
+    model, run = trained()
+    save_weights(model.to(memory_format=torch.channels_last), tmp_path / "c", run)
     assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
 
 
-def test_weights_are_not_filed_under_another_variants_history(tmp_path):
-    with pytest.raises(ValueError, match="history is of v1 and the network is v2"):
-        save_weights(build("v2"), tmp_path / "w", history(variant="v1"))
+class Negative(Network):
+    def forward(self, images):
+        return -super().forward(images)
+
+
+def other_forward(model):
+    model.__class__ = Negative
+
+
+CHANGES = {
+    "half": lambda model: model.half(),
+    "another forward": other_forward,
+    "another layer": lambda model: model.block1.__setitem__(4, nn.AvgPool2d(2)),
+    "a weight": lambda model: model.head[-1].bias.data[3].add_(1e-6),
+    "a statistic": lambda model: model.block1[0].norm.running_mean.add_(1e-6),
+    "NaN": lambda model: model.head[-1].bias.data.fill_(torch.nan),
+    "a variance": lambda model: model.block1[0].norm.running_var[0].neg_(),
+}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["its run's history", "a history that fits"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_would_not_load_as_trained_is_not_saved(change, own, tmp_path):
+    model, run = trained()
+    CHANGES[change](model)
+    if own:
+        if change in ("a weight", "a statistic"):
+            return  # that is another network, and as good
+        run = run_of(model)
+    with pytest.raises(ValueError):
+        save_weights(model, tmp_path / "w", run)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("v2", "from the page"), ("v1", "as run"), ("v1", "from the page")]
+)
+def test_weights_are_not_filed_under_another_runs_history(name, setting, tmp_path):
+    model, _ = trained("v1")
+    run = trained(name, setting)[1]
+    run.weights = weights_digest(model)
+    if (name, setting) == identify(model):
+        run.weights = weights_digest(build("v1", seed=8))
+        facts = "v1"
+    else:
+        facts = rf"{name} \({setting}\) .*v1 \(from the page\)"
+    with pytest.raises(ValueError, match=facts):
+        save_weights(model, tmp_path / "w", run)
     assert not list(tmp_path.iterdir())
 
 
 def rewritten(path, change):
-    """A weights file of v2 with its tensors and metadata changed in place by a function."""
-    save_weights(build("v2"), path, history(variant="v2"))
+    """A weights file with its tensors and its label changed, and a digest that fits them."""
+    model, run = trained()
+    save_weights(model, path, run)
     with safetensors.safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
-    change(metadata, tensors)
-    safetensors.torch.save_file(tensors, path, metadata)
+        label = msgspec.json.decode(file.metadata()["network"])
+    model = copy.deepcopy(model)
+    tensors = bits(model)
+    change(label, tensors)
+    if tensors.keys() == bits(model).keys() and "digest" in label:
+        for name, tensor in tensors.items():
+            parent, _, last = name.rpartition(".")
+            registered = model.get_submodule(parent)
+            place = registered._parameters if last in registered._parameters else None
+            (place or registered._buffers)[last] = tensor
+        label["digest"] = weights_digest(model)
+    safetensors.torch.save_file(tensors, path, {"network": msgspec.json.encode(label).decode()})
 
 
-BIAS = "classifier.bias"
+BIAS, VARIANCE = "head.2.bias", "block1.0.norm.running_var"
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        (lambda m, t: m.pop("accuracy"), "lacks accuracy"),
-        (lambda m, t: m.clear(), "lacks variant, dropout"),
-        (lambda m, t: m.update(variant="final"), "describes v2 as final"),
-        (lambda m, t: m.update(dropout="[0.1]"), "1 rates; expected 4"),
-        (lambda m, t: m.update(dropout="__import__('os')"), "Expecting value"),
-        (lambda m, t: m.update(dropout="4"), "not iterable"),
-        (lambda m, t: m.update(dropout="[" * 100_000), "recursion"),
-        (lambda m, t: m.update(seed="none"), "none"),
-        (lambda m, t: m.update(accuracy="nan"), "accuracy is nan"),
-        (lambda m, t: t.pop(BIAS), f"{BIAS} is missing"),
-        (lambda m, t: t.update(more=t[BIAS].clone()), "more is unknown"),
-        (lambda m, t: t.update({BIAS: torch.zeros(11)}), rf"{BIAS} is torch.float32 \[11\]"),
-        (lambda m, t: t.update({BIAS: t[BIAS].double()}), rf"{BIAS} is torch.float64 \[10\]"),
-        (lambda m, t: t[BIAS].fill_(torch.nan), f"{BIAS} holds NaN"),
+        (lambda m, t: m.pop("accuracy"), "accuracy"),
+        (lambda m, t: m.clear(), "setting"),
+        (lambda m, t: m.update(more=1), "more"),
+        (lambda m, t: m.update(variant="v1"), "norm"),
+        (lambda m, t: m.update(setting="as run"), "variant 'final' as run"),
+        (lambda m, t: m.update(setting="as run", variant="v2_bn"), "block"),
+        (lambda m, t: m.update(seed="none"), "seed"),
+        (lambda m, t: t.pop(BIAS), BIAS),
+        (lambda m, t: t.update(more=t[BIAS].clone()), "more"),
+        (lambda m, t: t.update({BIAS: torch.zeros(11)}), BIAS),
+        (lambda m, t: t.update({BIAS: t[BIAS].double()}), f"{BIAS} is torch.float64"),
+        (lambda m, t: t[BIAS].fill_(torch.nan), BIAS),
+        (lambda m, t: t[VARIANCE][0].neg_(), VARIANCE),
+        (lambda m, t: t[VARIANCE].fill_(torch.inf), VARIANCE),
     ],
 )
-def test_a_file_that_save_weights_did_not_write_is_refused_in_one_sentence(
-    change, message, tmp_path
-):
+def test_a_file_that_save_weights_did_not_write_is_refused_by_name(change, facts, tmp_path):
     rewritten(tmp_path / "w", change)
-    with pytest.raises(
-        ValueError, match=f"w holds no weights of this project .*{message}"
-    ) as error:
+    with pytest.raises(ValueError, match="(?s)w holds no weights of this project.*" + facts):
         load_weights(tmp_path / "w")
-    assert "\n" not in str(error.value)
+
+
+@counts(200, 5000)
+def test_no_flipped_bit_loads_in_silence(count, tmp_path, tell):
+    """But in what the label says of the run, which is no part of the network."""
+    model, run = trained()
+    save_weights(model, tmp_path / "w", run)
+    content, draw = (tmp_path / "w").read_bytes(), random.Random(SEED)
+    harmless = 0
+    for number in range(count):
+        bit = draw.randrange(8 * (len(content) if number % 4 else 5000))  # the header's, and any
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "w").write_bytes(flipped)
+        try:
+            back = load_weights(tmp_path / "w")
+        except ValueError as error:
+            assert "w holds no weights" in str(error)
+        else:
+            assert same_bits(bits(back), bits(model)), bit
+            harmless += 1
+    assert harmless < count / 20
+    tell(f"flipped bits {DRAWN}: {count} tried, {harmless} in the label harmless, others refused")
 
 
 class Evil:
@@ -122,18 +206,19 @@ class Evil:
 
 
 def test_nothing_of_a_file_that_is_not_safetensors_runs(tmp_path):
-    save_weights(build("v2"), tmp_path / "whole", history(variant="v2"))
-    contents = [b"", b"{}", b"\x80" * 99, pickle.dumps(Evil())]
+    model, run = trained()
+    save_weights(model, tmp_path / "whole", run)
+    contents = [b"", b"{}", b"\x80" * 99, b"[" * 10**6, pickle.dumps(Evil())]
     for content in [*contents, (tmp_path / "whole").read_bytes()[:-4]]:
         (tmp_path / "w").write_bytes(content)
-        with pytest.raises(ValueError, match="w holds no weights of this project"):
+        with pytest.raises(ValueError, match="w holds no weights"):
             load_weights(tmp_path / "w")
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
     with pytest.raises(FileNotFoundError, match="none"):
         load_weights(tmp_path / "none")
-    with pytest.raises((IsADirectoryError, PermissionError)):
+    with pytest.raises(OSError, match="no regular file"):
         load_weights(tmp_path)
 
 
@@ -141,18 +226,12 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
 @pytest.mark.parametrize("name", ["v1", "v2", "final"])
 def test_the_committed_weights_have_the_accuracy_their_history_states(name, mnist):
     """To within two images: another processor's sums may tip one that stands on the edge."""
-    path = PROJECT / "results" / f"{name}.safetensors"
-    model, stated = load_weights(path), History.load(PROJECT / "results" / f"{name}.json")
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    assert model.variant == stated.variant == name
-    assert (int(metadata["seed"]), float(metadata["accuracy"])) == (
-        stated.seed,
-        stated.final_accuracy,
-    )
+    model = load_weights(PROJECT / "results" / f"{name}.safetensors")
+    stated = History.load(PROJECT / "results" / f"{name}.json")
+    assert identify(model) == (stated.setting, stated.variant) == ("from the page", name)
     with torch.inference_mode():
         predicted = torch.cat(
-            [model(normalise(chunk / 255)).argmax(1) for chunk in mnist.test_images.split(500)]
+            [model(normalize(chunk / 255)).argmax(1) for chunk in mnist.test_images.split(500)]
         )
     hits = (predicted == mnist.test_labels).sum().item()
     assert abs(hits - len(predicted) * stated.final_accuracy / 100) <= 2

@@ -1,4 +1,4 @@
-"""A small run, left alone or in a process of its own to be hit, for the tests of faults.
+"""Small runs, left alone or in a process of their own to be hit, for the tests of faults.
 
 A run that resumes after a fault has to end bit for bit as one left alone: every weight, every
 buffer of BatchNorm, the history without its times. Tests marked torture inflict more of the same.
@@ -13,23 +13,24 @@ import itertools
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import re
 import signal
 import sys
 import time
 import warnings
-from collections import namedtuple
-from dataclasses import asdict
+from collections import OrderedDict, namedtuple
+from functools import partial
 from unittest import mock
 
 import pytest
 import torch
+from torch import nn
 
 import DataPipeline
 from DataPipeline import MNIST, make_loaders
 from helpers.checkpoint import load_checkpoint
-from helpers.history import environment
 from tests.helpers import CPU, build
-from TrainingHelper import TrainingConfig, fit
+from TrainingHelper import TrainingConfig, fit, set_seed
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32)
 IMAGES, TEST_IMAGES, CHUNK = 128, 32, 32
@@ -38,11 +39,9 @@ PASSES = STEPS + 1  # forward passes per epoch: the evaluation takes one
 TIMEOUT = 60  # seconds for a process that nothing happens to
 
 # Victims are forked, from a process that has imported all they need, in a hundredth of the time
-# that a new one would take to import torch and to ask oneDNN what it is.
-environment(CPU)
+# that a new one would take to import torch.
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["tests.test_checkpoints", "tests.test_interrupts", "torch._dynamo"])
-
+FORK.set_forkserver_preload(["tests.test_checkpoints", "tests.test_interrupts"])
 
 Run = namedtuple("Run", "model train_loader test_loader config")  # what fit takes, in its order
 
@@ -55,8 +54,38 @@ def new_run(variant="final", data=0, workers=0):
         parts.append(torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8))
         parts.append(torch.randint(0, 10, (count,)))
     with mock.patch.object(DataPipeline, "TRAIN_CHUNK", CHUNK):  # more of them than workers
-        loaders = make_loaders(MNIST(*parts), CONFIG, CPU, workers, "fork")
+        loaders = make_loaders(MNIST(*parts), CONFIG, CPU, workers)
     return Run(build(variant), *loaders, CONFIG)
+
+
+LAYERS = {
+    "entry": partial(nn.Conv2d, 1, 2, 7, stride=7),
+    "norm": partial(nn.BatchNorm2d, 2),
+    "left": partial(nn.Conv2d, 2, 2, 3, padding=1),
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "right": partial(nn.Conv2d, 2, 2, 3, padding=1),
+    "flat": nn.Flatten,
+    "out": partial(nn.Linear, 32, 10),
+}
+ORDER = "entry norm left relu right flat out"
+
+
+class Batches(list):
+    """A loader of one's own."""
+
+    def __init__(self, data, count):
+        noise = torch.Generator().manual_seed(data)
+        labels = torch.arange(4)
+        super().__init__((torch.randn(4, 1, 28, 28, generator=noise), labels) for _ in range(count))
+        self.checksum = f"noise {data}"
+
+
+def tiny_run(order=ORDER, config=CONFIG, data=0, count=2):
+    """A run of some milliseconds, of a network that has these layers in this order."""
+    set_seed(config.seed)
+    model = nn.Sequential(OrderedDict((name, LAYERS[name]()) for name in order.split()))
+    return Run(model, Batches(data, count), Batches(data, 2), config)
 
 
 def digest(value):
@@ -66,7 +95,7 @@ def digest(value):
         return f"{value.dtype} {list(value.shape)} {sha256}"
     if isinstance(value, dict):
         return {key: digest(part) for key, part in value.items() if key != "seconds"}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [digest(part) for part in value]
     return value
 
@@ -74,7 +103,7 @@ def digest(value):
 def train(run, checkpoint, progress=False):
     """Train here; the digest of the model and of the history."""
     history = fit(*run, CPU, checkpoint, progress)
-    return digest({"model": run.model.state_dict(), "history": asdict(history)})
+    return digest({"model": run.model.state_dict(), "history": history.as_dict()})
 
 
 def epochs_in(checkpoint):
@@ -102,6 +131,16 @@ def loaded(content):
     return torch.load(io.BytesIO(content[65:]))
 
 
+def saved(state):
+    """A checkpoint's bytes, with the right SHA-256."""
+    torch.save(state, buffer := io.BytesIO())
+    return with_digest(buffer.getvalue())
+
+
+def with_digest(payload):
+    return hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+
+
 def left_alone(run, checkpoint):
     """Train with nothing happening; the checkpoint's bytes after each epoch, from 0; the digest."""
     files = []
@@ -113,12 +152,27 @@ def left_alone(run, checkpoint):
         return files, train(run, checkpoint, keep)
 
 
+def outcome(run, checkpoint):
+    """What train gives; or what refuses the checkpoint, with it and the network untouched."""
+    before = checkpoint.read_bytes(), digest(run.model.state_dict())
+    try:
+        return train(run, checkpoint)
+    except ValueError as error:
+        assert str(checkpoint) in str(error) and len(str(error)) < 1000
+        assert before == (checkpoint.read_bytes(), digest(run.model.state_dict())), error
+        return str(error)
+
+
+def refuses(run, checkpoint, reason):
+    """Whether the checkpoint is refused for this reason."""
+    return re.search(reason, str(outcome(run, checkpoint)))
+
+
 def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, calls=1):
-    """Train under a fault, then, if calls is 2, again without.
+    """Train under a fault, then, if calls is 2, the same run again without.
 
     Sends a list of what each call gave: train's digest, or the error and the model's digest.
     """
-    os.setpgid(0, 0)  # a group of its own, to be hit as Ctrl-C in a terminal hits one
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     warnings.filterwarnings("error", message="the checkpoint")
     run = new_run(workers=workers)
@@ -127,8 +181,10 @@ def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, c
         try:
             with context(run.model):
                 outcomes.append(train(run, checkpoint))
-        except Exception as error:
-            outcomes.append({"error": repr(error), "model": digest(run.model.state_dict())})
+        except (Exception, KeyboardInterrupt) as error:
+            said = f"{type(error).__name__}: {error}"
+            outcomes.append({"error": said, "model": digest(run.model.state_dict())})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe.send(outcomes)
 
 
@@ -139,7 +195,7 @@ class Victim:
         self.pipe, theirs = FORK.Pipe(duplex=False)
         self.process = FORK.Process(target=target, args=(theirs, checkpoint), kwargs=options)
         self.process.start()
-        theirs.close()  # now only the victim holds it, and the workers that inherit it
+        theirs.close()
 
     def ended(self, seconds=TIMEOUT):
         """The exit code within so many seconds: 0, minus a signal's number; None if it runs on."""
@@ -151,18 +207,10 @@ class Victim:
         assert self.ended() == 0
         return self.pipe.recv()
 
-    def hit(self, number, group=False):
-        """Send a signal to it, or to it and its workers alike."""
+    def hit(self, number):
+        """Send a signal to it."""
         with contextlib.suppress(ProcessLookupError):  # it was faster
-            (os.killpg if group else os.kill)(self.process.pid, number)
-
-    def is_gone_with_its_workers(self, seconds):
-        """Whether none of its processes is left within so many seconds; ask after outcomes."""
-        with contextlib.suppress(EOFError):
-            while self.pipe.poll(seconds):
-                self.pipe.recv()
-            return False
-        return True
+            os.kill(self.process.pid, number)
 
 
 @pytest.fixture(scope="session")
