@@ -16,7 +16,7 @@ import torch
 
 from helpers.config import PROTOCOLS
 from helpers.history import History
-from models import SETTINGS, VARIANTS
+from models import SETTINGS
 from TrainingHelper import TrainingConfig, set_seed
 
 PROJECT = Path(__file__).resolve().parent.parent
