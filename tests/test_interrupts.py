@@ -35,7 +35,7 @@ pytest_plugins = ["tests.victims"]
 
 # --- interrupts -----------------------------------------------------------------------------------
 
-# What fit calls before it has touched anything, and after all is done: there an interrupt is raised.
+# What fit calls before it has touched anything, or after all is done: an interrupt is raised.
 OUTSIDE = {"get_device", "_check_arguments", "__init__", "__post_init__", "as_dict", "end", None}
 
 
@@ -187,9 +187,9 @@ def test_no_thread_is_left_after_fit(fault, tmp_path):
     before, run = set(threading.enumerate()), new_run(workers=2)
     seen = []
     watch = at_pass(run.model, 1, lambda: seen.extend(set(threading.enumerate()) - before))
-    with watch, at_pass(run.model, 2, fault or (lambda: None)):
-        with contextlib.suppress(ZeroDivisionError):
-            train(run, tmp_path / "run.ckpt")
+    strike = at_pass(run.model, 2, fault or (lambda: None))
+    with watch, strike, contextlib.suppress(ZeroDivisionError):
+        train(run, tmp_path / "run.ckpt")
     assert len(seen) == 2
     wait_for(lambda: set(threading.enumerate()) <= before, seconds=10)
 
