@@ -20,6 +20,7 @@ from tests.victims import (
     CONFIG,
     PASSES,
     STEPS,
+    Interrupt,
     at_pass,
     digest,
     epochs_in,
@@ -37,33 +38,6 @@ pytest_plugins = ["tests.victims"]
 
 # What fit calls before it has touched anything, or after all is done: an interrupt is raised.
 OUTSIDE = {"get_device", "_check_arguments", "__init__", "__post_init__", "as_dict", "end", None}
-
-
-class Interrupt:
-    """KeyboardInterrupt at the number-th line or call that Python comes to, torch's own included.
-
-    station: what fit had called then.
-    """
-
-    def __init__(self, number):
-        self.left, self.station = number, "nothing yet"
-
-    def __call__(self, frame, *_):
-        self.left -= 1
-        if self.left:
-            return self
-        self.station = None
-        while frame and frame.f_code is not fit.__code__:
-            self.station, frame = frame.f_code.co_name, frame.f_back
-        raise KeyboardInterrupt  # which ends the tracing
-
-    @contextlib.contextmanager
-    def armed(self):
-        sys.settrace(self)
-        try:
-            yield
-        finally:
-            sys.settrace(None)
 
 
 @pytest.fixture
