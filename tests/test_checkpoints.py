@@ -75,7 +75,7 @@ def test_a_write_broken_off_at_any_line_leaves_the_old_file_or_the_new(before, t
         path.unlink(missing_ok=True)
         if before:
             path.write_bytes(before)
-        broken, number = Interrupt(number + 1), number + 1
+        broken, number = Interrupt(number + 1, write_atomically), number + 1
         with contextlib.suppress(KeyboardInterrupt), broken.armed():
             write_atomically(path, b"new")
         found.append(path.read_bytes() if path.exists() else None)

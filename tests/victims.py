@@ -127,21 +127,24 @@ def at_pass(model, number, action):
 
 
 class Interrupt:
-    """KeyboardInterrupt at the number-th line or call that Python comes to, torch's own included.
+    """KeyboardInterrupt at the number-th line or call that Python comes to, libraries' included.
 
-    station: what fit had called then.
+    inside: only while this function runs. station: what it had called then.
     """
 
-    def __init__(self, number):
-        self.left, self.station = number, "nothing yet"
+    def __init__(self, number, inside=fit):
+        self.left, self.inside, self.station = number, inside.__code__, "nothing yet"
 
     def __call__(self, frame, *_):
         self.left -= 1
         if self.left:
             return self
-        self.station = None
-        while frame and frame.f_code is not fit.__code__:
-            self.station, frame = frame.f_code.co_name, frame.f_back
+        station = None
+        while frame.f_code is not self.inside:
+            station, frame = frame.f_code.co_name, frame.f_back
+            if frame is None:
+                return None
+        self.station = station
         raise KeyboardInterrupt  # which ends the tracing
 
     @contextlib.contextmanager
