@@ -1,13 +1,15 @@
-# make quick       the notebooks, three epochs on 8,192 images, under build/quick
-# make lab         JupyterLab on the first notebook (as root: LAB_ARGS="--allow-root --no-browser")
-# make notebooks   MNIST, then the notebooks, executed in place (-j2: two at a time)
-# make study       what is missing of the study's 90 runs, and the report on them
-# make report      the report on the study's runs, as they are
-# make test        the tests
-# make torture     hundreds of faults inflicted on checkpoints, data and training
-# make bench       an epoch against the usual loop's, side by side
-# make lock        requirements.lock: the versions of all that requirements.txt brings along
-# make clean       remove build/, all checkpoints and what killed writers left
+# make quick       run the notebooks on 8,192 images for three epochs, under build/quick
+# make lab         open the first notebook (as root: LAB_ARGS="--allow-root --no-browser")
+# make notebooks   run the notebooks in full and in place (-j2: two at a time)
+# make study       train whichever of the study's runs are missing, and write the report
+# make report      write the report on the study's runs as they are
+# make check       run the tests that are done within a minute
+# make test        run all tests but torture's
+# make torture     inflict hundreds of faults on checkpoints, data and training
+# make bench       time an epoch beside an ordinary PyTorch loop's
+# make data        fetch MNIST
+# make lock        write requirements.lock: the versions of all that requirements.txt brings along
+# make clean       remove build/, checkpoints and what killed writers left; asks first for a study's
 #
 # Each sets up what it needs, in .venv or in VENV=PATH.
 
@@ -21,7 +23,21 @@ READY := $(VENV)/.ready
 NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final OneCycle)
 QUICK := build/quick
 
-.PHONY: quick lab notebooks $(NOTEBOOKS) data study report test torture bench lock clean
+# What the quick run's histories hold.
+define SUMMARY
+import json, pathlib
+print(f"\n{'run':10} {'variant':10} epochs  final test accuracy")
+for path in sorted(pathlib.Path("$(QUICK)").glob("*.json")):
+    run = json.loads(path.read_text())
+    accuracy = run["epochs"][-1]["test_accuracy"]
+    print(f"{path.stem:10} {run['variant']:10} {len(run['epochs']):6}  {accuracy:.2f} %")
+endef
+export SUMMARY
+
+.PHONY: help quick lab notebooks $(NOTEBOOKS) data study report check test torture bench lock clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 quick: data
 	@rm -rf $(QUICK)
@@ -29,6 +45,7 @@ quick: data
 	    $(RUN) helpers.execute $$name.ipynb --to $(QUICK)/$$name.ipynb \
 	        EPOCHS=3 TRAIN_IMAGES=8192 OUT_DIR=$(QUICK) || exit 1; \
 	done
+	@$(VENV)/bin/python -c "$$SUMMARY"
 	@echo
 	@echo "$(QUICK) holds the notebooks as executed (.ipynb), what each epoch measured (.json)" \
 	    "and the networks' weights (.safetensors)."
@@ -51,6 +68,9 @@ study: $(READY)
 report: $(READY)
 	@$(RUN) study report
 
+check: $(READY)
+	@$(RUN) pytest -m "not slow and not torture"
+
 test: $(READY)
 	@$(RUN) pytest -m "not torture"
 
@@ -70,7 +90,20 @@ lock:
 clean:
 	rm -rf build checkpoints
 	rm -f .*.tmp data/MNIST/raw/.*.tmp
-	find results -name '*.pt' -delete -or -name '*.lock' -delete -or -name '.*.tmp' -delete
+	find results -name '*.lock' -delete -or -name '.*.tmp' -delete
+	@count=$$(find results -name '*.pt' | wc -l); \
+	if [ $$count -gt 0 ]; then \
+	    if [ -n "$(FORCE)" ]; then answer=y; \
+	    elif [ -t 0 ]; then \
+	        printf "Delete the checkpoints of %d unfinished runs of the study, too? [y/N] " $$count; \
+	        read answer; \
+	    fi; \
+	    case "$$answer" in \
+	        [yY]*) find results -name '*.pt' -delete ;; \
+	        *) echo "Kept: the checkpoints of" $$count "unfinished runs of the study, under" \
+	               "results/. make study resumes them; make clean FORCE=1 deletes them." ;; \
+	    esac; \
+	fi
 
 $(READY): requirements.txt requirements.lock
 	@case "$$($(PYTHON) --version 2>&1)" in \

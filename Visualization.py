@@ -1,14 +1,16 @@
 """Figures of the digits, the training and the mistakes: every function returns one Figure.
 
 Nothing is shown, saved or registered with pyplot, and no global setting is touched: end a notebook
-cell with the call and the figure appears once. Colours are Okabe and Ito's, safe for the colour-
-blind; line style and marker differ as well, so that the figures also read in grey.
+cell with the call and the figure appears once. Colors are Okabe and Ito's, safe for the color-
+blind; line style and marker differ as well, so that the figures also read in gray. The ground is
+white, on a dark page too. Every function raises ValueError for what is not as its docstring says.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,26 +22,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from models import CLASSES, LAYOUT, VARIANTS, Variant, receptive_fields
+from models import CLASSES, GOAL, VARIANTS, Variant, receptive_fields
 
 if TYPE_CHECKING:
     from helpers.history import History
 
 BLUE, VERMILLION, YELLOW, GREEN = "#0072B2", "#D55E00", "#F0E442", "#009E73"
-GREY = "#595959"
+GRAY = "#595959"
 WIDTH = 8  # inches, at 100 dpi: about what GitHub shows of a notebook's output
 SMALL = 9  # points
-# Of an argument: its dtype (None: any float), its shape (None: 1 or more), and what to do.
-_DIGITS = (torch.int64, (None,), "pass one digit, 0 to 9, for each of one or more images")
-_EXPECTED = {
-    "images": (torch.uint8, (None, 1, 28, 28), "pass one or more images as MNIST stores them"),
-    "image": (torch.uint8, (1, 28, 28), "pass one image as MNIST stores it"),
-    "augmented": (None, (None, 1, 28, 28), "pass one or more augmentations of the image"),
-    "logits": (None, (None, CLASSES), "pass the network's outputs for the images"),
-    "probabilities": (None, (CLASSES,), "pass what predict.read returns"),
-    "labels": _DIGITS,
-    "predictions": _DIGITS,
-}
 PARTS = {
     "train": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
     "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
@@ -53,7 +44,7 @@ class NotebookFigure(Figure):
     """
 
     def __init__(self, height: float) -> None:
-        super().__init__(figsize=(WIDTH, height), dpi=100, layout="constrained")
+        super().__init__(figsize=(WIDTH, height), dpi=100, facecolor="white", layout="constrained")
 
     def png(self, dpi: float | str = "figure") -> bytes:
         """The figure as a PNG file's bytes; dpi: 100 unless given."""
@@ -72,16 +63,11 @@ def sample_digits(
     images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9.
     columns: how many digits, 1 to 10; rows: how many examples of each, at least 1. Where the data
     has fewer examples of a digit, its column ends early or says "none".
-
-    Raises ValueError if a tensor, columns or rows is not as described.
     """
     _check(images=images, labels=labels)
-    if not 1 <= columns <= 10 or rows < 1:
-        raise ValueError(
-            f"columns is {columns} and rows is {rows}; expected 1 to 10 columns, one per "
-            "digit, and at least 1 row: choose numbers in these ranges."
-        )
-    found = [(labels == digit).nonzero().flatten()[:rows].tolist() for digit in range(columns)]
+    if not 1 <= columns <= CLASSES or rows < 1:
+        raise ValueError(f"got {columns} columns and {rows} rows; expected 1 to 10, and 1 or more.")
+    found = [(labels == digit).nonzero().flatten().tolist() for digit in range(columns)]
     cells = []
     for row in range(rows):
         for digit, indices in enumerate(found):
@@ -95,93 +81,118 @@ def augmentations(image: torch.Tensor, augmented: torch.Tensor) -> Figure:
     """One image, and then its augmentations.
 
     image: uint8 [1, 28, 28], 0 to 255; augmented: float [K, 1, 28, 28] in [0, 1], K at least 1.
-
-    Raises ValueError if a tensor is not as described.
     """
     _check(image=image, augmented=augmented)
     low, high = augmented.min().item(), augmented.max().item()
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # resampling may round past the ends
         raise ValueError(
-            f"augmented has values from {low:.3g} to {high:.3g}; expected [0, 1]: pass the images "
-            "as they are before normalisation."
+            f"augmented: got values from {low:.3g} to {high:.3g}; expected [0, 1], as before "
+            "normalization."
         )
     cells = [(image, "original")]
     cells += [(picture, f"augmented {k}") for k, picture in enumerate(augmented, start=1)]
     return pictures(cells, min(len(cells), 6), "One training image and its augmentations")
 
 
-def training_curves(history: History) -> Figure:
-    """Accuracy (%) and loss against the epoch, of the train and the test set.
+def training_curves(
+    history: History,
+    band: Sequence[History] = (),
+    published: Sequence[Mapping[str, float]] = (),
+) -> Figure:
+    """Accuracy (%), loss and learning rate against the epoch; the first two of train and test set.
 
     The accuracy axis is logarithmic in the error, so that the first epochs (about 70 %) and the
-    differences that matter (98 to 100 %) are both in view. A vertical line between two epochs marks
-    a step of the learning rate; a star the first epoch with a test accuracy of 99 % or more.
+    differences that matter (98 to 100 %) are both in view. A star marks the first epoch with a test
+    accuracy of 99 % or more, a vertical line between two epochs a step of the learning rate.
     The train values are taken with dropout and augmentation, and so may be worse than the test's.
 
-    history: its variant, seed, epochs (one record per epoch, numbered from 1; accuracies in per
-    cent, 0 to 100), first_epoch_at_99 (None if not reached) and its config's schedule are read.
-
-    Raises ValueError if there is no epoch, or a record is incomplete or not in per cent.
+    history: its variant, seed, epochs (numbered from 1; accuracies in per cent, 0 to 100),
+        first_epoch_at_99 (None if not reached) and its config's schedule are read.
+    band: other runs, drawn as their mean and their range in the epochs that all have.
+    published: a log, drawn dotted: per epoch train_loss, train_accuracy, test_loss, test_accuracy.
     """
-    epochs = history.epochs
-    if not epochs:
-        raise ValueError("the history has no epochs; expected one or more: train first.")
-    for number, record in enumerate(epochs, start=1):
-        accuracies = [record.get(f"{part}_accuracy", -1) for part in ("train", "test")]
-        complete = {"train_loss", "test_loss", "learning_rate"} <= record.keys()
-        if not complete or not all(0 <= accuracy <= 100 for accuracy in accuracies):
-            raise ValueError(
-                f"epoch {number} of the history is {record}; expected losses, a learning rate and "
-                "accuracies from 0 to 100 %: pass a history as fit returns it."
-            )
-    numbers, first = list(range(1, len(epochs) + 1)), history.first_epoch_at_99
-    figure = NotebookFigure(height=6.5)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    every = math.ceil(len(epochs) / 40)  # more markers than that hide the line
-    for axes, what in ((top, "accuracy"), (bottom, "loss")):
-        for part, style in PARTS.items():
-            style = {**style, "markersize": 5, "markevery": every, "clip_on": False}
-            axes.plot(numbers, [e[f"{part}_{what}"] for e in epochs], label=part, **style)
-        axes.set_title(what.capitalize())
-        axes.grid(color="0.9")
-
-    reached = "99 %" if first else "99 % (not reached by the test accuracy)"
-    top.axhline(99, color=GREY, linestyle=":", label=reached)
+    epochs, first = history.epochs, history.first_epoch_at_99
+    records = [*epochs, *(record for run in band for record in run.epochs), *published]
+    for record in records:
+        if not all(0 <= record[f"{part}_accuracy"] <= 100 for part in PARTS):
+            raise ValueError(f"got the epoch {record}; expected accuracies from 0 to 100 %.")
+    figure = NotebookFigure(height=8)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(6, 4, 2))
+    for axes, what in ((top, "accuracy"), (middle, "loss")):
+        for part in PARTS:
+            _curves(axes, part, f"{part}_{what}", epochs, band, published)
+    reached = "" if first else ", not reached in the test"
+    top.axhline(99, color=GRAY, linestyle=":", label=f"99 %{reached}")
+    top.axhline(GOAL, color=GRAY, linestyle="-.", label=f"{GOAL} %, the goal")
     if first:
         accuracy = epochs[first - 1]["test_accuracy"]
         star = {"marker": "*", "markersize": 16, "color": YELLOW, "markeredgecolor": "black"}
-        label = f"first test accuracy of 99 %+: epoch {first} ({accuracy:.2f} %)"
+        label = f"first 99 %+ in the test: epoch {first}, {accuracy:.2f} %"
         top.plot([first], [accuracy], linestyle="none", zorder=3, label=label, **star)
-    stretch_axis(
-        top, [record[key] for record in epochs for key in ("train_accuracy", "test_accuracy")]
-    )
+    stretch_axis(top, [record[f"{part}_accuracy"] for record in records for part in PARTS])
     top.set_ylabel("accuracy (%)\nlog scale of the error")
 
-    bottom.set_ylabel("cross-entropy (nats)")
-    if all(record[key] > 0 for record in epochs for key in ("train_loss", "test_loss")):
-        bottom.set_yscale("log")  # which would hide a loss of 0
-        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        bottom.yaxis.set_minor_locator(NullLocator())
-        bottom.yaxis.set_major_formatter("{x:g}")
-        bottom.set_ylabel("cross-entropy (nats)\nlog scale")
-    bottom.set_xlabel("epoch")
-    bottom.set_xlim(0.5, len(epochs) + 0.5)
-    whole = MaxNLocator(20, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
-    bottom.xaxis.set_major_locator(whole)
+    middle.set_ylabel("cross-entropy (nats)")
+    if all(record[f"{part}_loss"] > 0 for record in records for part in PARTS):
+        middle.set_yscale("log")  # which would hide a loss of 0
+        middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        middle.set_ylabel("cross-entropy (nats)\nlog scale")
 
     rates = [record["learning_rate"] for record in epochs]
     in_steps = history.config.get("schedule", "step") == "step"  # and not after every batch
-    changes = [epoch for epoch in numbers[1:] if in_steps and rates[epoch - 1] != rates[epoch - 2]]
-    beside = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    beside |= {"xytext": (3, -4), "rotation": 90, "va": "top", "fontsize": SMALL}
-    for k, epoch in enumerate(changes):
-        for axes in (top, bottom):
-            axes.axvline(epoch - 0.5, color=GREY, linestyle="-.", linewidth=0.8, zorder=1)
-        if k % math.ceil(len(changes) / 30) == 0:  # more labels than that overlap
-            bottom.annotate(f"lr {rates[epoch - 1]:g}", (epoch - 0.5, 1), **beside)
+    steps = {"drawstyle": "steps-mid"} if in_steps else {}
+    bottom.plot(range(1, len(rates) + 1), rates, color="black", marker=".", **steps)
+    bottom.margins(y=0.2)
+    bottom.set(xlabel="epoch", ylabel="learning rate")
+    if in_steps:
+        bottom.set_yscale("log")
+        bottom.set_ylabel("learning rate\nlog scale")
+        if len(set(rates)) <= 4:
+            bottom.yaxis.set_major_locator(FixedLocator(sorted(set(rates))))
+        for epoch in range(2, len(rates) + 1):
+            if rates[epoch - 1] != rates[epoch - 2]:
+                for axes in (top, middle, bottom):
+                    axes.axvline(epoch - 0.5, color="0.5", linewidth=0.8, zorder=1)
+    for axes in (middle, bottom):
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
+    bottom.set_xlim(0.5, max(len(epochs), len(published)) + 0.5)
+    whole = MaxNLocator(20, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    bottom.xaxis.set_major_locator(whole)
+    figure.align_ylabels()
     figure.suptitle(f"{history.variant}, seed {history.seed}")
-    figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    legend = {"loc": "outside lower center", "ncols": 3, "fontsize": SMALL}
+    figure.legend(*top.get_legend_handles_labels(), **legend)
     return figure
+
+
+def _curves(
+    axes: Axes,
+    part: str,
+    key: str,
+    epochs: Sequence[Mapping[str, float]],
+    band: Sequence[History],
+    published: Sequence[Mapping[str, float]],
+) -> None:
+    """One part's values of that key, over those of the band and the published ones."""
+    axes.grid(color="0.9")
+    style = PARTS[part]
+    if band:
+        shared = min(len(epochs), *(len(run.epochs) for run in band))
+        values = np.array([[record[key] for record in run.epochs[:shared]] for run in band])
+        numbers = range(1, shared + 1)
+        shade = {"color": style["color"], "alpha": 0.25, "linewidth": 0}
+        label = f"{part}, range of {len(band)} runs"
+        axes.fill_between(numbers, values.min(axis=0), values.max(axis=0), label=label, **shade)
+        thin = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 0.8}
+        axes.plot(numbers, values.mean(axis=0), label=f"{part}, mean of them", **thin)
+    dotted = style | {"linestyle": ":", "markerfacecolor": "white"}
+    for records, label, look in ((published, f"{part}, published", dotted), (epochs, part, style)):
+        if records:
+            values = [record[key] for record in records]
+            every = math.ceil(len(values) / 40)  # more markers than that hide the line
+            look = look | {"markersize": 5, "markevery": every, "clip_on": False}
+            axes.plot(range(1, len(values) + 1), values, label=label, **look)
 
 
 def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
@@ -191,22 +202,19 @@ def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     diagonal none would be visible.
 
     labels, predictions: int64 [N] each, digits 0 to 9.
-
-    Raises ValueError if a tensor is not as described.
     """
     counts = _confusion(labels, predictions)
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    share = np.ma.masked_array(share, mask=np.eye(10, dtype=bool))
+    share = np.ma.masked_array(share, mask=np.eye(CLASSES, dtype=bool))
+    most = share.max() or 1
     figure = NotebookFigure(height=6.5)
     axes = figure.subplots()
     shades = colormaps["Oranges"].with_extremes(bad="0.9")
-    image = axes.imshow(share, cmap=shades, vmin=0, vmax=share.max() or 1)
-    for true, predicted in np.ndindex(10, 10):
-        red, green, blue, _ = image.to_rgba(share)[true, predicted]
-        luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
-        colour = "black" if luminance > 0.18 else "white"  # whichever has the higher contrast
-        centre = {"color": colour, "ha": "center", "va": "center"}
-        axes.text(predicted, true, f"{counts[true, predicted]}", **centre)
+    image = axes.imshow(share, cmap=shades, vmin=0, vmax=most)
+    for true, predicted in np.ndindex(counts.shape):
+        color = "white" if share.filled(0)[true, predicted] > 0.78 * most else "black"
+        center = {"color": color, "ha": "center", "va": "center"}
+        axes.text(predicted, true, f"{counts[true, predicted]}", **center)
     axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
     axes.set_title(f"Confusion matrix: {_summary(counts)}")
     figure.colorbar(image, label="mistakes (% of the true digit's images)", shrink=0.8)
@@ -220,16 +228,12 @@ def confident_mistakes(
 
     images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9; logits: float [N, 10], finite.
     count: how many at most, at least 1. The caption's per cent is the softmax of the logits.
-
-    Raises ValueError if a tensor or count is not as described.
     """
     _check(images=images, labels=labels, logits=logits)
     if count < 1:
-        raise ValueError(f"count is {count}; expected at least 1: say how many mistakes to show.")
+        raise ValueError(f"count: got {count}; expected how many mistakes to show, 1 or more.")
     if not logits.isfinite().all():
-        raise ValueError(
-            "logits hold NaN or infinity; expected numbers: see where training diverged."
-        )
+        raise ValueError("logits: got NaN or infinity; expected numbers: training diverged.")
     # In float32 the softmax of many mistakes rounds to 1, which would leave no order.
     confidence, predictions = logits.detach().cpu().double().softmax(dim=1).max(dim=1)
     counts = _confusion(labels, predictions)
@@ -252,8 +256,6 @@ def digit_accuracy(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     """The accuracy (%) of each digit, its errors counted below, and that of all digits.
 
     labels, predictions: int64 [N] each, digits 0 to 9. A digit without images has no point.
-
-    Raises ValueError if a tensor is not as described.
     """
     counts = _confusion(labels, predictions)
     totals, right = counts.sum(axis=1), counts.diagonal()
@@ -262,7 +264,7 @@ def digit_accuracy(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     overall = 100 * right.sum() / totals.sum()
     figure = NotebookFigure(height=4)
     axes = figure.subplots()
-    axes.axhline(overall, color=GREY, linestyle="--", label=f"all digits: {overall:.2f} %")
+    axes.axhline(overall, color=GRAY, linestyle="--", label=f"all digits: {overall:.2f} %")
     axes.vlines(digits, overall, accuracy, color=BLUE)
     axes.plot(digits, accuracy, color=BLUE, linestyle="none", marker="o")
     for digit, percent in zip(digits, accuracy, strict=True):
@@ -292,7 +294,7 @@ def _unstretch(y: np.ndarray) -> np.ndarray:
 
 
 def stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
-    """A logarithmic axis of the error, labelled with the accuracy; 0.1 keeps 100 % finite."""
+    """A logarithmic axis of the error, labeled with the accuracy; 0.1 keeps 100 % finite."""
     low, high = _stretch(min(*accuracies, 98)), _stretch(max(*accuracies, 99.5))
     room = (high - low) / 20
     axes.set_ylim(_unstretch(low - room), _unstretch(high + room))
@@ -332,54 +334,58 @@ def _summary(counts: np.ndarray) -> str:
     return f"{mistakes:,} mistake{'' if mistakes == 1 else 's'} in {total:,} images"
 
 
+_EXPECTED = {  # N is 1 or more
+    "images": "uint8 [N, 1, 28, 28]",
+    "image": "uint8 [1, 28, 28]",
+    "augmented": "float [N, 1, 28, 28]",
+    "logits": f"float [N, {CLASSES}]",
+    "probabilities": f"float [{CLASSES}]",
+    "labels": "int64 [N]",
+    "predictions": "int64 [N]",
+}
+
+
 def _check(**tensors: torch.Tensor) -> None:
-    """Raise ValueError unless the tensors are as _EXPECTED says, with as many images each."""
-    lengths = {}
+    """Raise ValueError unless the tensors are as _EXPECTED says, with the same N."""
     for name, tensor in tensors.items():
-        dtype, shape, advice = _EXPECTED[name]
-        if shape[0] is None:
-            lengths[name] = len(tensor)
-        as_expected = (
-            isinstance(tensor, torch.Tensor)
-            and (tensor.dtype == dtype if dtype else tensor.is_floating_point())
-            and len(tensor.shape) == len(shape)
-            and all(n == m if m else n > 0 for n, m in zip(tensor.shape, shape, strict=True))
-            and (dtype is not torch.int64 or (tensor.min() >= 0 and tensor.max() < CLASSES))
-        )
-        if not as_expected:
-            got = type(tensor).__name__
-            if isinstance(tensor, torch.Tensor):
-                got = f"{tensor.dtype} {list(tensor.shape)}"
-                if tensor.dtype == torch.int64 and tensor.numel():
-                    got += f" with values from {tensor.min()} to {tensor.max()}"
-            spelled = ", ".join("N" if m is None else str(m) for m in shape)
-            raise ValueError(
-                f"{name}: got {got}; expected {dtype or 'a float tensor'} [{spelled}]: {advice}."
-            )
+        got, expected = type(tensor).__name__, _EXPECTED[name]
+        if isinstance(tensor, torch.Tensor):
+            got = f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
+        pattern = re.escape(expected).replace("N", "[1-9][0-9]*").replace("float", "float[0-9]+")
+        if not re.fullmatch(pattern, got):
+            raise ValueError(f"{name}: got {got}; expected a tensor, {expected}.")
+        if "int64" in expected and not 0 <= tensor.min() <= tensor.max() < CLASSES:
+            got = f"{tensor.min()} to {tensor.max()}"
+            raise ValueError(f"{name}: got digits from {got}; expected 0 to {CLASSES - 1}.")
+    lengths = {name: len(tensor) for name, tensor in tensors.items() if "N" in _EXPECTED[name]}
     if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"the lengths are {lengths}; expected the same N: pass tensors of the same images."
-        )
+        raise ValueError(f"got the lengths {lengths}; expected as many of each.")
 
 
-def network(variants: Mapping[str, Variant] = VARIANTS) -> Figure:
-    """The network block by block, from models.LAYOUT, and where each variant differs.
+PUBLISHED = {name: variant for name, variant in VARIANTS.items() if variant.published}
+
+
+def network(variants: Mapping[str, Variant] = PUBLISHED) -> Figure:
+    """The network block by block, and where each variant differs.
 
     Above, each block with its convolutions (kernel, channels out), the size of its maps and the
     receptive field after it, in pixels of the input. Below, one row per variant: a disc after each
-    block that Dropout2d follows, and whether batch normalisation follows the convolutions.
+    block that Dropout2d follows, and whether batch normalization follows the convolutions.
 
     variants: by name, in the order of the rows.
     """
+    layout = next(iter(variants.values())).layout
     figure = NotebookFigure(height=3.4 + 0.24 * len(variants))
     axes = figure.subplots()
     axes.set_axis_off()
     rows = len(variants)
     axes.set(xlim=(-1.05, 5.0), ylim=(-rows - 1.0, 7.5))
     size = 28
-    for block, (convs, field) in enumerate(zip(LAYOUT, receptive_fields(), strict=True)):
+    for block, (convs, field) in enumerate(
+        zip(layout.blocks, receptive_fields(layout), strict=True)
+    ):
         height = 1.2 + 4 * size / 28
-        box = Rectangle((block + 0.08, 0.9), 0.78, height, facecolor="0.93", edgecolor=GREY)
+        box = Rectangle((block + 0.08, 0.9), 0.78, height, facecolor="0.93", edgecolor=GRAY)
         axes.add_patch(box)
         lines = "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs)
         axes.text(block + 0.47, 0.9 + height / 2, lines, ha="center", va="center", fontsize=SMALL)
@@ -412,9 +418,7 @@ def reading(picture: torch.Tensor, probabilities: Mapping[str, torch.Tensor]) ->
     """The picture that the networks were given, and beside it how likely each takes each digit.
 
     picture: uint8 [1, 28, 28]; probabilities: of one or more networks by name, float [10] each,
-    as predict.prepare and predict.read return them. Bars are in per cent, and labelled from 1 % on.
-
-    Raises ValueError if a tensor is not as described.
+    as predict.prepare and predict.read return them. Bars are in per cent, and labeled from 1 % on.
     """
     _check(image=picture)
     figure = NotebookFigure(height=0.9 + 0.9 * len(probabilities))

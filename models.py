@@ -26,7 +26,12 @@ class Conv(nn.Sequential):
     """A convolution that keeps the map's size, BatchNorm2d if asked for, and ReLU."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, batch_norm: bool = False, bias: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        batch_norm: bool = False,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import logging
 import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from helpers.files import write_atomically
+from helpers.files import writable, write_atomically
+
+# What a cell shows may arrive late on a busy machine, and would be lost without a word.
+LATEST = 60  # seconds after the cell is done
 
 
 class _LiveClient(NotebookClient):
@@ -31,17 +35,22 @@ class _LiveClient(NotebookClient):
         content = msg["content"]
         if msg["msg_type"] == "stream":
             _show_line("")
-            print(content["text"], end="", file=getattr(sys, content["name"]), flush=True)
+            _print(content["text"], getattr(sys, content["name"]))
         elif msg["msg_type"] in ("display_data", "update_display_data"):
             _show_line(content["data"].get("text/plain", ""))
         return super().process_message(msg, cell, cell_index)
 
 
+def _print(text: str, stream: TextIO) -> None:
+    """Print at once, unless the console is closed or lacks a letter: that must not cost the run."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end="", file=stream, flush=True)
+
+
 def _show_line(text: str) -> None:
     """Replace the terminal's last line; where stderr is no terminal, nothing."""
     if sys.stderr.isatty():
-        text = text[: shutil.get_terminal_size().columns - 1]
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        _print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", sys.stderr)
 
 
 def execute(source: str | Path, target: str | Path, parameters: dict[str, Any]) -> None:
@@ -54,9 +63,12 @@ def execute(source: str | Path, target: str | Path, parameters: dict[str, Any]) 
     target: the file to write; it may be the same one.
     parameters: values in place of those in the cell tagged "parameters".
 
-    Raises ValueError for a parameter that the notebook does not have, CellExecutionError if a cell
-    raises and DeadKernelError if the kernel dies; the target is then left alone.
+    Raises OSError before anything runs for a target that must not be replaced, ValueError for a
+    parameter that the notebook does not have, CellExecutionError if a cell raises, DeadKernelError
+    if the kernel dies and TimeoutError if what a cell shows does not arrive; the target is then
+    left alone.
     """
+    writable(target)  # or the run would be lost
     notebook = nbformat.read(source, as_version=4)
     for name, value in parameters.items():
         _set_parameter(notebook, name, value)
@@ -64,8 +76,7 @@ def execute(source: str | Path, target: str | Path, parameters: dict[str, Any]) 
         notebook,
         kernel_name="python3",
         coalesce_streams=True,
-        # What a cell shows may arrive late on a busy machine, and would be lost without a word.
-        iopub_timeout=60,
+        iopub_timeout=LATEST,
         raise_on_iopub_timeout=True,
         # No advice on encryption, and no complaints of a kernel that is ended. What a cell raises
         # does not come by the log.
@@ -86,10 +97,12 @@ def execute(source: str | Path, target: str | Path, parameters: dict[str, Any]) 
 
 
 def _set_parameter(notebook: nbformat.NotebookNode, name: str, value: object) -> None:
-    line = f"{name} = {value!r}"
+    assignment = rf"(?m)^({name} *(:[^=\n]+)?=)(?!=).*"  # an annotation stays
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
-            cell.source, found = re.subn(rf"(?m)^{name} = .*", lambda _: line, cell.source)
+            cell.source, found = re.subn(
+                assignment, lambda match: f"{match[1]} {value!r}", cell.source
+            )
             if found:
                 return
     raise ValueError(f"the notebook has no parameter {name!r} in a cell tagged parameters.")
@@ -113,6 +126,7 @@ if __name__ == "__main__":
     parser.add_argument("parameters", nargs="*", type=_parameter, metavar="NAME=VALUE")
     options = parser.parse_intermixed_args()
     target = options.to or options.notebook
+    sys.stdout.reconfigure(errors="replace")  # a console of cp1252, say
     print(f"== {target}", flush=True)
     try:
         execute(options.notebook, target, dict(options.parameters))

@@ -6,7 +6,31 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from pathlib import Path
+
+
+def writable(path: str | Path) -> Path:
+    """Where the contents of that path belong, links followed, if a file may be put there.
+
+    Raises OSError for what no file must replace: a device, a pipe, a socket or a folder, a file
+    that is read-only, links that lead nowhere but to each other. Whether the folder takes a file is
+    not tried.
+    """
+    path, refused = Path(path), ""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            refused = "it is no regular file"
+        elif not mode & 0o222:  # even where the rights do allow it, as root's do
+            refused = "it is read-only"
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # as of links in a loop
+        refused = error.strerror
+    if refused:
+        raise OSError(f"cannot write {path} ({refused}): make it writable, or choose another place")
+    return path.resolve() if path.is_symlink() else path
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -16,11 +40,10 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     so that neither a kill nor a second writer leaves half a file. A symbolic link stays, and what
     it points to is written.
 
-    Raises OSError with what went wrong; the file that was there before is then unchanged.
+    Raises OSError with what went wrong, which says whether the file there before is unchanged; as
+    writable does for what must not be replaced.
     """
-    path = Path(path)
-    if path.is_symlink():
-        path = path.resolve()
+    path, complete = writable(path), False
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,8 +51,11 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        complete = True
         os.replace(temporary, path)
     except BaseException as error:
+        # A disk that fails may rename and report an error all the same.
+        renamed = complete and not os.path.lexists(temporary)
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -37,7 +63,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise OSError(
                 error.errno,
                 f"cannot write {path} ({reason}): make room there, make the folder writable, or "
-                "choose another place; what was there before is unchanged",
+                "choose another place; "
+                + ("it holds the new contents" if renamed else "what was there is unchanged"),
             ) from error
         raise
 
@@ -64,6 +91,7 @@ def set_aside(path: Path) -> Path:
         try:
             return path.replace(target)
         except BaseException:
-            target.unlink()
+            if not target.stat().st_size:  # a disk that fails may have renamed it all the same
+                target.unlink()
             raise
     raise FileExistsError(f"too many damaged copies of {path}; delete some of them.")

@@ -24,6 +24,8 @@ from models import CLASSES
 if TYPE_CHECKING:
     import pandas as pd
 
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000  # MNIST's
+
 NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Count = Annotated[int, Meta(ge=1)]
 Key = Literal[
@@ -32,6 +34,13 @@ Key = Literal[
 Record = Annotated[dict[Key, NotNegative], Meta(min_length=6)]
 Mistake = tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=0, lt=CLASSES)]]
 CleanTrain = Annotated[dict[Literal["loss", "accuracy"], NotNegative], Meta(min_length=2)]
+
+
+class Interrupted(Exception):
+    """Ends a notebook's Run All, by a sentence where a traceback would be."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
 
 
 class History(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,8 +60,9 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
         in evaluation mode; None if nobody measured it.
     code: a digest of the code that trained it; see checkpoint.code_digest.
     weights: a digest of that network's tensors; see checkpoint.weights_digest.
+    data: the checksum of the images and labels it was trained and tested on.
 
-    The last five are None in files older than they are.
+    The last six are None in files older than they are.
     """
 
     variant: str
@@ -66,6 +76,7 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
     clean_train: CleanTrain | None = None
     code: str | None = None
     weights: str | None = None
+    data: str | None = None
 
     def __post_init__(self) -> None:
         records = [*self.epochs, *([self.clean_train] if self.clean_train else [])]
@@ -80,6 +91,20 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
     def setting(self) -> str:
         """The setting of models.SETTINGS that the run was in."""
         return TrainingConfig(**self.config).setting
+
+    def complete(self) -> History:
+        """The history itself, for a notebook to go on with; raises Interrupted if it is not."""
+        if self.status == "interrupted":
+            raise Interrupted(
+                f"Interrupted after {len(self.epochs)} complete epochs. Run this cell again, or "
+                "Run All, to resume where it stopped."
+            )
+        return self
+
+    def follows(self, config: TrainingConfig) -> bool:
+        """Whether the run is complete, by this config and on all of MNIST's training images."""
+        same = TrainingConfig(**self.config) == config and self.train_images == TRAIN_IMAGES
+        return same and self.status != "interrupted"
 
     def _series(self, key: str) -> list[float]:
         if not self.epochs:

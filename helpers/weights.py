@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from helpers.checkpoint import weights_digest
+from helpers.config import TrainingConfig
 from helpers.files import read_file, write_atomically
 from helpers.history import History
 from models import SETTINGS, Network, identify
@@ -59,6 +60,27 @@ def save_weights(model: Network, path: str | Path, history: History) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     _network(label, tensors)  # what is saved loads
     write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def save_run(model: Network, history: History, path: str | Path, protocol: TrainingConfig) -> None:
+    """Save a notebook's run as PATH.json and PATH.safetensors, and delete its checkpoint, PATH.pt.
+
+    protocol: by which a run has to be, on all training images, to be kept in results/.
+
+    Raises ValueError if the run is not by the protocol and the path is in results/, and what
+    History.save and save_weights raise; nothing is written then.
+    """
+    path = Path(path)
+    results = Path(__file__).resolve().parent.parent / "results"
+    if results in path.resolve().parents and not history.follows(protocol):
+        raise ValueError(
+            f"results/ is for complete runs by the protocol; this one had {len(history.epochs)} "
+            f"epochs on {history.train_images:,} images: set OUT_DIR to another folder, say "
+            "build/quick, and run this cell again."
+        )
+    save_weights(model, path.with_suffix(".safetensors"), history)
+    history.save(path.with_suffix(".json"))
+    path.with_suffix(".pt").unlink(missing_ok=True)
 
 
 def load_weights(path: str | Path) -> Network:

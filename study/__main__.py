@@ -1,7 +1,8 @@
 """The study: python -m study run trains what is missing, python -m study report compares the runs.
 
-Without arguments run trains the protocol's 90 runs, into results/runs/{variant}-{seed}.json. It can
-be interrupted and killed: the next call resumes. grid and goal are for the one-cycle schedule.
+Without arguments run trains the 90 runs from the page, into results/runs; with --setting "as run"
+the 80 as run, into results/as_run. It can be interrupted and killed: the next call resumes. grid
+and recipe are for the one-cycle schedule.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.config import TrainingConfig
+from helpers.config import PROTOCOLS, TrainingConfig
 from models import VARIANTS
-from study.one_cycle import goal, grid
+from study.one_cycle import grid, recipe
 from study.report import report
-from study.runs import RUNS, SEEDS, run
+from study.runs import FOLDERS, SEEDS, run
 
 
 def _seed(text: str) -> int:
@@ -28,35 +29,53 @@ def _seed(text: str) -> int:
         ) from None
 
 
+def _protocol(text: str) -> TrainingConfig:
+    """An argument of --setting."""
+    if text not in PROTOCOLS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no setting; expected {' or '.join(map(repr, PROTOCOLS))}"
+        )
+    return PROTOCOLS[text]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; what the user can mend ends it with one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="run | report | grid | goal")
+    commands = parser.add_subparsers(required=True, metavar="run | report | grid | recipe")
     command = commands.add_parser("run", help="train the runs that are missing")
     command.set_defaults(do=run)
-    names = f"which of {', '.join(VARIANTS)}; all unless told"
     command.add_argument(
-        "--variants", nargs="+", default=tuple(VARIANTS), metavar="NAME", help=names
+        "--setting",
+        dest="config",
+        type=_protocol,
+        default=PROTOCOLS["from the page"],
+        metavar="SETTING",
+        help='"from the page", unless told, or "as run"',
     )
+    names = f"which of {', '.join(VARIANTS)}; all unless told"
+    command.add_argument("--variants", nargs="+", default=(), metavar="NAME", help=names)
     seeds = f"{SEEDS[0]} to {SEEDS[-1]} unless told"
     command.add_argument(
         "--seeds", nargs="+", type=_seed, default=SEEDS, metavar="SEED", help=seeds
     )
-    command.add_argument("--folder", type=Path, default=RUNS, help="of the runs: %(default)s")
+    folders = " or ".join(map(str, FOLDERS.values()))
+    command.add_argument("--folder", type=Path, help=f"of the runs: {folders} unless told")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, help="runs side by side; one per core unless told")
     where.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster")
     for name, do, what in (
         ("grid", grid, "compare one-cycle settings on held-out training images"),
-        ("goal", goal, "train the chosen one with ten seeds, and report"),
+        ("recipe", recipe, "train the chosen setting with ten seeds, and draw the figure"),
     ):
         command = commands.add_parser(name, help=what)
         command.set_defaults(do=do)
         command.add_argument("--jobs", type=int, help="runs side by side; one per core unless told")
     command = commands.add_parser("report", help="compare the runs that are there")
     command.set_defaults(do=report)
-    command.add_argument("--folder", type=Path, default=RUNS, help="of the runs: %(default)s")
-    command.add_argument("--out", type=Path, default=RUNS.parent, help="%(default)s")
+    command.add_argument(
+        "--folder", type=Path, default=FOLDERS["from the page"], help="of the runs: %(default)s"
+    )
+    command.add_argument("--out", type=Path, default=Path("results"), help="%(default)s")
     options = vars(parser.parse_args(arguments))
     do = options.pop("do")
     try:

@@ -1,6 +1,6 @@
 """The study's figures, of finished estimates and intervals: every function returns one Figure.
 
-How a variant looks follows from the variant: colour, marker and line say where its dropout is, and
+How a variant looks follows from the variant: color, marker and line say where its dropout is, and
 a filled marker that it has batch normalisation.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,15 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from helpers.statistics import Summary
 from models import GOAL, VARIANTS
-from Visualization import BLUE, GREEN, GREY, SMALL, VERMILLION, NotebookFigure, pictures
+from Visualization import BLUE, GRAY, GREEN, SMALL, VERMILLION, NotebookFigure, pictures
 
 PURPLE = "#CC79A7"
 DPI = 200  # of the study's PNG files: twice what GitHub shows
-# By the blocks that dropout follows: colour, marker, line.
+# By the blocks that dropout follows: color, marker, line.
 _LOOKS = {
-    (): (GREY, "^", ":"),
+    (): (GRAY, "^", ":"),
     (1, 2): (VERMILLION, "s", "--"),
     (3, 4): (GREEN, "D", "-."),
     (1, 2, 3, 4): (BLUE, "o", "-"),
@@ -39,9 +39,9 @@ def _blocks(variant: str) -> tuple[int, ...]:
 
 def _marker(variant: str) -> dict[str, str]:
     """Keywords for the marker of a variant's runs."""
-    colour, marker, _ = _LOOKS[_blocks(variant)]
-    face = colour if VARIANTS[variant].batch_norm else "none"
-    return {"color": colour, "marker": marker, "markerfacecolor": face}
+    color, marker, _ = _LOOKS[_blocks(variant)]
+    face = color if VARIANTS[variant].batch_norm else "none"
+    return {"color": color, "marker": marker, "markerfacecolor": face}
 
 
 def _dropout(variant: str) -> str:
@@ -54,12 +54,13 @@ def _dropout(variant: str) -> str:
 
 
 class EffectRow(NamedTuple):
-    """An effect: its estimate, its 95 % and its 90 % interval; whether a verdict rests on it."""
+    """An effect in each setting: its estimate, its 95 % and its 90 % interval.
+
+    decides: whether a verdict rests on it.
+    """
 
     name: str
-    mean: float
-    interval: tuple[float, float]
-    narrow: tuple[float, float]
+    settings: Sequence[tuple[float, tuple[float, float], tuple[float, float]]]
     decides: bool
 
 
@@ -77,25 +78,33 @@ class EffectPanel(NamedTuple):
     rows: Sequence[EffectRow]
 
 
+SETTINGS = (("o", "from the page"), ("D", "as run"))  # markers
+
+
 def forest(panels: Sequence[EffectPanel]) -> Figure:
     """Effects with their intervals, a panel per measure, before the band of what does not matter.
 
     The thick bar is the 90 % interval: where it lies within the band, the effect is smaller than
-    what matters. A filled marker has a verdict resting on it.
+    what matters. A filled marker has a verdict resting on it. Of two settings the second stands
+    below the first, with another marker.
 
     panels: an even number, all with the same rows, which only the left ones name.
     """
-    figure = NotebookFigure(height=1.1 + 0.29 * sum(len(panel.rows) + 2.6 for panel in panels[::2]))
+    both = len(panels[0].rows[0].settings) > 1
+    each = 0.42 if both else 0.29  # inches
+    figure = NotebookFigure(height=1.1 + sum(each * len(p.rows) + 0.75 for p in panels[::2]))
     grid = figure.subplots(len(panels) // 2, 2, squeeze=False, sharey=True).flatten()
     for axes, panel in zip(grid, panels, strict=True):
         nothing, low = (1, 1 / panel.margin) if panel.factor else (0, -panel.margin)
         axes.axvspan(low, panel.margin, color="0.88", zorder=0)
-        axes.axvline(nothing, color=GREY, linewidth=1, zorder=1)
-        for y, row in enumerate(panel.rows):
-            axes.hlines(y, *row.interval, color="black", linewidth=1.2)
-            axes.hlines(y, *row.narrow, color="black", linewidth=3.5)
-            face = VERMILLION if row.decides else "white"
-            axes.plot(row.mean, y, "o", markersize=7.5, color="black", markerfacecolor=face)
+        axes.axvline(nothing, color=GRAY, linewidth=1, zorder=1)
+        for place, row in enumerate(panel.rows):
+            for k, (mean, interval, narrow) in enumerate(row.settings):
+                y = place + (0.36 * k - 0.18 if both else 0)
+                axes.hlines(y, *interval, color="black", linewidth=1.2)
+                axes.hlines(y, *narrow, color="black", linewidth=3.5)
+                style = {"color": "black", "markerfacecolor": _face(row.decides)}
+                axes.plot(mean, y, SETTINGS[k][0], markersize=7 - k, **style)
         if panel.factor:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -109,16 +118,90 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
     rows = panels[0].rows
     grid[0].set_yticks(range(len(rows)), [row.name for row in rows])
     grid[0].set_ylim(len(rows) - 0.4, -0.6)
-    circle = {"marker": "o", "markersize": 7.5, "color": "black", "linestyle": "none"}
+    none = {"color": "black", "linestyle": "none", "markersize": 7}
     handles = [
-        Line2D([], [], **circle, markerfacecolor=VERMILLION, label="a verdict rests on it"),
-        Line2D([], [], **circle, markerfacecolor="white", label="exploratory"),
+        Line2D(
+            [], [], marker="o", **none, markerfacecolor=_face(True), label="a verdict rests on it"
+        ),
+        Line2D([], [], marker="o", **none, markerfacecolor=_face(False), label="exploratory"),
         Line2D([], [], color="black", linewidth=1.2, label="95 % interval"),
         Line2D([], [], color="black", linewidth=3.5, label="90 % interval"),
         Patch(color="0.88", label="too small to matter"),
     ]
+    if both:
+        handles += [
+            Line2D([], [], marker=marker, **none, markerfacecolor=GRAY, label=name)
+            for marker, name in SETTINGS
+        ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, columnspacing=1.5
+        handles=handles,
+        loc="outside lower center",
+        ncols=4 if both else 5,
+        fontsize=SMALL,
+        columnspacing=1.5,
+    )
+    return figure
+
+
+def _face(decides: bool) -> str:
+    """What an effect's marker is filled with."""
+    return VERMILLION if decides else "white"
+
+
+# --- the publication ------------------------------------------------------------------------------
+
+
+class Band(NamedTuple):
+    """Errors (%) by epoch, of the test and the training images: of our runs, and as published.
+
+    ours, published: by "test" and "train"; ours a list per run, all of one length.
+    """
+
+    title: str
+    ours: Mapping[str, Sequence[Sequence[float]]]
+    published: Mapping[str, Sequence[float]]
+
+
+def inside_our_band(bands: Sequence[Band]) -> Figure:
+    """The publication's curves before the range and the geometric mean of our runs, side by side.
+
+    Errors are on a logarithmic axis; those of the training images are dashed.
+    """
+    figure = NotebookFigure(height=4.2)
+    panels = figure.subplots(1, len(bands), sharey=True, squeeze=False).flatten()
+    for axes, band in zip(panels, bands, strict=True):
+        for part, line in (("test", "-"), ("train", "--")):
+            runs = np.array(band.ours[part])
+            epochs = range(1, runs.shape[1] + 1)
+            ends = {"color": BLUE, "alpha": 0.25, "linewidth": 0}
+            axes.fill_between(epochs, runs.min(axis=0), runs.max(axis=0), **ends)
+            axes.plot(epochs, np.exp(np.log(runs).mean(axis=0)), line, color=BLUE, linewidth=1.2)
+            axes.plot(
+                range(1, len(band.published[part]) + 1),
+                band.published[part],
+                line,
+                color="black",
+                linewidth=1.2,
+                marker="x" if part == "test" else ".",
+                markersize=5,
+            )
+        _log_axis(axes)
+        axes.set_title(band.title, fontsize=11)
+        axes.set_xlabel("epoch", fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel("error (%), log scale", fontsize=SMALL)
+    handles = [
+        Line2D([], [], color="black", marker="x", markersize=5, label="published, test"),
+        Line2D([], [], color="black", ls="--", marker=".", ms=5, label="published, training"),
+        Line2D([], [], color=BLUE, label="our mean (geometric), test"),
+        Line2D([], [], color=BLUE, linestyle="--", label="our mean, training"),
+        Patch(color=BLUE, alpha=0.25, linewidth=0, label="range of our runs"),
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, columnspacing=1.5
     )
     return figure
 
@@ -129,7 +212,7 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
 class RunsPanel(NamedTuple):
     """One measure of every run.
 
-    values: by variant, one per run. means: by variant, with the interval that is drawn.
+    values: by variant, one per run. means: by variant, with the ends of the interval that is drawn.
     published: by variant, where there is such a figure.
     log: whether the axis is logarithmic. never: the value that stands for "never", or None.
     line: a value to draw a dotted line at, or None.
@@ -138,7 +221,7 @@ class RunsPanel(NamedTuple):
     title: str
     unit: str
     values: Mapping[str, Sequence[float]]
-    means: Mapping[str, Summary]
+    means: Mapping[str, tuple[float, float, float]]
     published: Mapping[str, float]
     log: bool = False
     never: float | None = None
@@ -161,7 +244,7 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
             places = [x - 0.38 + 0.5 * (k + 0.5) / len(values) for k in range(len(values))]
             look = _marker(variant)
             axes.plot(places, values, linestyle="none", markersize=4.5, **look)
-            _, mean, _, low, high = panel.means[variant]
+            mean, low, high = panel.means[variant]
             axes.plot(x + 0.22, mean, color="black", marker="_", markersize=11, mew=2.5)
             axes.vlines(x + 0.22, low, high, color="black", linewidth=1.5)
             if variant in panel.published:
@@ -170,14 +253,14 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
         if panel.log:
             _log_axis(axes)
         if panel.never is not None:
-            axes.axhline(panel.never, color=GREY, linestyle=":", linewidth=1)
+            axes.axhline(panel.never, color=GRAY, linestyle=":", linewidth=1)
             axes.yaxis.set_major_locator(FixedLocator([1, 5, 10, 15, panel.never]))
             axes.yaxis.set_major_formatter(
                 lambda y, _, never=panel.never: "never" if y == never else f"{y:g}"
             )
             axes.set_ylim(0, panel.never + 1)
         if panel.line is not None:
-            axes.axhline(panel.line, color=GREY, linestyle=":", linewidth=1)
+            axes.axhline(panel.line, color=GRAY, linestyle=":", linewidth=1)
         axes.set_title(panel.title, fontsize=11)
         axes.set_ylabel(panel.unit, fontsize=SMALL)
         axes.tick_params(axis="y", labelsize=SMALL)
@@ -197,17 +280,17 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
             [],
             linestyle="none",
             label=label,
-            color=colour,
+            color=color,
             marker=marker,
             markerfacecolor="none",
         )
-        for label, colour, marker in sorted(
+        for label, color, marker in sorted(
             {(_dropout(v), *_LOOKS[_blocks(v)][:2]) for v in variants}
         )
     ]
     handles += [
         Line2D(
-            [], [], linestyle="none", color=GREY, marker="o", label="filled: batch normalisation"
+            [], [], linestyle="none", color=GRAY, marker="o", label="filled: batch normalisation"
         ),
         Line2D([], [], color="black", marker="_", ms=11, label="mean, 95 % interval"),
         Line2D([], [], linestyle="none", color="black", marker="x", label="published, one run"),
@@ -223,7 +306,7 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
 
 def curves(
     errors: Mapping[str, Sequence[Sequence[float]]],
-    means: Mapping[str, Sequence[Summary]],
+    means: Mapping[str, Sequence[tuple[float, float, float]]],
     falls: Sequence[int],
 ) -> Figure:
     """The test error (%) by epoch: the means above, without and with batch normalisation, and every
@@ -233,7 +316,7 @@ def curves(
     intervals. Vertical lines mark the falls of the learning rate, the dotted one the goal.
 
     errors: by variant and run, a test error in % per epoch, all above 0.
-    means: by variant, a Summary per epoch.
+    means: by variant, per epoch the mean and the ends of its interval.
     falls: the first epochs with a lower learning rate.
     """
     rows = (len(errors) + 2) // 3
@@ -252,15 +335,15 @@ def curves(
         axes = figure.add_subplot(place, sharey=below[0] if below else None)
         axes.set_title(f"{variant}: {_dropout(variant)}", fontsize=SMALL)
         below.append(axes)
-        colour, _, line = _LOOKS[_blocks(variant)]
+        color, _, line = _LOOKS[_blocks(variant)]
         for run in runs:
-            axes.plot(range(1, len(run) + 1), run, color=colour, linewidth=0.5)
-            axes.plot(len(run), run[-1], color=colour, marker=".", markersize=3.5)
+            axes.plot(range(1, len(run) + 1), run, color=color, linewidth=0.5)
+            axes.plot(len(run), run[-1], color=color, marker=".", markersize=3.5)
         epochs = range(1, len(means[variant]) + 1)
-        _, mean, _, low, high = zip(*means[variant], strict=True)
+        mean, low, high = zip(*means[variant], strict=True)
         axes.plot(epochs, mean, color="black", linewidth=1.6)
         top = tops[VARIANTS[variant].batch_norm]
-        top.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        top.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
         top.plot(
             epochs,
             mean,
@@ -274,8 +357,8 @@ def curves(
     for axes in figure.axes:
         _log_axis(axes)
         for epoch in falls:
-            axes.axvline(epoch - 0.5, color=GREY, linestyle="-", linewidth=0.7)
-        axes.axhline(100 - GOAL, color=GREY, linestyle=":", linewidth=1)
+            axes.axvline(epoch - 0.5, color=GRAY, linestyle="-", linewidth=0.7)
+        axes.axhline(100 - GOAL, color=GRAY, linestyle=":", linewidth=1)
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=SMALL)
@@ -290,8 +373,8 @@ def curves(
         Line2D([], [], color=BLUE, linewidth=0.6, marker=".", label="one run"),
         Line2D([], [], color="black", linewidth=1.6, label="mean (geometric)"),
         Patch(color="black", alpha=0.15, linewidth=0, label="its 95 % interval"),
-        Line2D([], [], color=GREY, linewidth=0.7, label="the learning rate falls"),
-        Line2D([], [], color=GREY, linestyle=":", label=f"the goal, {GOAL} %"),
+        Line2D([], [], color=GRAY, linewidth=0.7, label="the learning rate falls"),
+        Line2D([], [], color=GRAY, linestyle=":", label=f"the goal, {GOAL} %"),
     ]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, columnspacing=1.5
@@ -318,10 +401,10 @@ def hardest(cells: Sequence[tuple[torch.Tensor, str]], networks: int) -> Figure:
     return pictures(list(cells), 4, f"What most of the {networks} networks get wrong")
 
 
-# --- the goal -------------------------------------------------------------------------------------
+# --- the recipe -----------------------------------------------------------------------------------
 
 
-class GoalPoint(NamedTuple):
+class Point(NamedTuple):
     """A network's accuracy (%) after so many epochs; low and high are a mean's interval."""
 
     name: str
@@ -332,7 +415,7 @@ class GoalPoint(NamedTuple):
     high: float | None = None
 
 
-def goal(ours: Sequence[GoalPoint], peers: Sequence[GoalPoint]) -> Figure:
+def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     """Test accuracy against epochs and against parameters: our means, and others' single runs.
 
     ours: at most three, each with its interval.
@@ -342,16 +425,16 @@ def goal(ours: Sequence[GoalPoint], peers: Sequence[GoalPoint]) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"))
     for axes, what in zip(panels, ("epochs", "parameters"), strict=True):
-        axes.axhline(GOAL, color=GREY, linestyle=":", label=f"the goal, {GOAL} %")
+        axes.axhline(GOAL, color=GRAY, linestyle=":", label=f"the goal, {GOAL} %")
         axes.plot(
             [getattr(peer, what) for peer in peers],
             [peer.accuracy for peer in peers],
             label="others, one run each",
-            **{"linestyle": "none", "marker": "x", "markersize": 7, "color": GREY},
+            **{"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY},
         )
-        for point, (colour, marker) in zip(ours, looks, strict=False):
+        for point, (color, marker) in zip(ours, looks, strict=False):
             ends = [[point.accuracy - point.low], [point.high - point.accuracy]]
-            style = {"color": colour, "marker": marker, "capsize": 4, "linestyle": "none"}
+            style = {"color": color, "marker": marker, "capsize": 4, "linestyle": "none"}
             axes.errorbar([getattr(point, what)], [point.accuracy], ends, label=point.name, **style)
         axes.set_xlabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -128,7 +128,9 @@ def history(accuracies=(98.0, 99.5), variant="v1", seed=42, *, config=None, **fi
     return History(variant, seed, **fields)
 
 
-def made_up_study(seeds=range(47, 57), shifts=None, spread=None, draw=0, mistakes=True):
+def made_up_study(
+    seeds=range(47, 57), shifts=None, spread=None, draw=0, mistakes=True, variants=VARIANTS
+):
     """The runs of a study that never was, by (variant, seed), with all that its report reads.
 
     shifts: per variant what is added to ln(test error in %); 0 for those not named.
@@ -140,7 +142,7 @@ def made_up_study(seeds=range(47, 57), shifts=None, spread=None, draw=0, mistake
     difficulty = generator.gumbel(size=10_000)
     runs = {}
     for seed in seeds:
-        for variant in VARIANTS:
+        for variant in variants:
             shift = (shifts or {}).get(variant, 0)
             shift += generator.normal(0, (spread or {}).get(variant, 0.1))
             epoch = np.arange(20)

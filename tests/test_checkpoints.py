@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import TrainingHelper
+from helpers import run as run_state
 from helpers.checkpoint import code_digest, load_checkpoint, save_checkpoint, weights_digest
 from helpers.files import write_atomically
 from tests.helpers import CPU, DRAWN, SEED, counts, full_disk, history, no_rights
@@ -250,7 +251,9 @@ def test_another_forward_typed_into_a_notebook_is_another_run(tmp_path):
     assert refuses(run(3), tmp_path / "run.ckpt", "another run: code is")
 
 
-@pytest.mark.parametrize("name", ["DataPipeline", "TrainingHelper", "helpers.batches", "models"])
+@pytest.mark.parametrize(
+    "name", ["DataPipeline", "TrainingHelper", "helpers.batches", "helpers.run", "models"]
+)
 def test_another_source_of_what_a_run_goes_through_is_another_run(
     name, alone, tmp_path, monkeypatch
 ):
@@ -263,7 +266,7 @@ def test_another_source_of_what_a_run_goes_through_is_another_run(
 
 def test_the_code_is_ours_alone_and_no_matter_of_order():
     run = new_run()
-    parts = [TrainingHelper, run.train_loader, *run.model.modules()]
+    parts = [TrainingHelper, run_state, run.train_loader, *run.model.modules()]
     assert code_digest(*parts) == code_digest(*parts[::-1], nn.Linear(1, 1))
     assert code_digest(*parts) != code_digest(*parts[1:])
 
@@ -281,7 +284,7 @@ def test_a_checkpoint_from_another_environment_resumes_with_a_warning(name, tmp_
     files, result = left_alone(tiny_run(), tmp_path / "run.ckpt")
     (tmp_path / "run.ckpt").write_bytes(files[2])
     here = TrainingHelper.environment(CPU) | {name: 64}
-    monkeypatch.setattr(TrainingHelper, "environment", lambda _: here)
+    monkeypatch.setattr(run_state, "environment", lambda _: here)
     with pytest.warns(UserWarning, match=f"elsewhere: {name} is .*resumes, but not bit for bit"):
         assert train(tiny_run(), tmp_path / "run.ckpt")["model"] == result["model"]
 
@@ -294,7 +297,7 @@ def test_a_run_resumes_from_each_of_its_epochs_to_the_same_end(
 ):
     config = replace(CONFIG, schedule=schedule, learning_rate=0.01, step_size=1)
     if not has_length:
-        monkeypatch.setattr(TrainingHelper, "length_hint", lambda _: 0)
+        monkeypatch.setattr(run_state, "length_hint", lambda _: 0)
     files, result = left_alone(tiny_run(config=config), tmp_path / "run.ckpt")
     rates = [record["learning_rate"] for record in result["history"]["epochs"]]
     assert len(files) == CONFIG.epochs + 1 and len(set(rates)) == len(rates)

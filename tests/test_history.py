@@ -107,7 +107,7 @@ def test_every_committed_run_loads():
 
 def test_a_file_of_the_first_round_loads_as_from_the_page_with_nothing_it_did_not_record():
     content = history_of([98.0]).as_dict()
-    for name in ("train_images", "mistakes", "clean_train", "code", "weights"):
+    for name in ("train_images", "mistakes", "clean_train", "code", "data", "weights"):
         assert content.pop(name) is None
     for name in ("watch", "setting"):
         del content["config"][name]

@@ -13,8 +13,9 @@ from functools import partial
 import pytest
 import torch
 
-import TrainingHelper
+from helpers import run as run_state
 from helpers.batches import checked
+from helpers.checkpoint import load_checkpoint
 from tests.helpers import CPU, DRAWN, PROJECT, SEED, TorchTo, counts, wait_for
 from tests.victims import (
     CONFIG,
@@ -30,7 +31,7 @@ from tests.victims import (
     tiny_run,
     train,
 )
-from TrainingHelper import fit, load_checkpoint
+from TrainingHelper import fit
 
 pytest_plugins = ["tests.victims"]
 
@@ -57,7 +58,7 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
     """Be it torch's; and so does another one while the last complete epoch is restored."""
     states, result, lines = tiny
     draw, stations = random.Random(SEED), set()
-    restore = TrainingHelper._Run._restore
+    restore = run_state.Run._restore
     for number, checkpoint in zip(range(count), places, strict=False):
         first = Interrupt(draw.randrange(lines) + 1)
         again = [Interrupt(draw.randrange(2000) + 1, restore)] * (number % 2)
@@ -68,7 +69,7 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
                 restore(self, state)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(TrainingHelper._Run, "_restore", restored)
+            patch.setattr(run_state.Run, "_restore", restored)
             try:
                 with first.armed():
                     history = fit(*run, CPU, checkpoint, progress=False)

@@ -1,18 +1,16 @@
-"""What make promises: it sets up from the lock, refuses in a sentence, and executes notebooks."""
+"""What make promises: it says what it can do, sets up from the lock, deletes no work unasked."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 
-import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
 
-from helpers.execute import execute
 from helpers.files import write_atomically
-from tests.helpers import PROJECT
+from tests.helpers import PROJECT, history
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 
@@ -25,11 +23,16 @@ def make(tmp_path):
     for name in ("Makefile", "requirements.txt", "requirements.lock"):
         shutil.copy(PROJECT / name, folder)
 
-    def call(*arguments):
+    def call(*arguments, stdin=subprocess.DEVNULL):
         # A make that runs these tests would hand its own options down.
         environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "VENV")}
         done = subprocess.run(
-            ["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment
+            ["make", *arguments],
+            cwd=folder,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -50,21 +53,77 @@ def test_the_lock_holds_every_requirement_in_its_version_and_no_address():
 
 
 @needs_make
-def test_clean_removes_what_runs_and_killed_writers_left_and_no_result(make, monkeypatch):
+def test_make_says_what_it_can_do_and_does_nothing_else(make):
+    folder, call = make
+    before = list(folder.iterdir())
+    status, said = call()
+    assert (status, said) == call("help") and status == 0 and list(folder.iterdir()) == before
+    [phony] = re.findall(r"^\.PHONY: help (.*)$", (folder / "Makefile").read_text(), re.MULTILINE)
+    for target in phony.replace("$(NOTEBOOKS) ", "").split():
+        assert f"make {target} " in said
+
+
+@needs_make
+def test_quick_ends_with_the_accuracies_of_its_runs(make):
+    folder, call = make
+    (folder / "build" / "quick").mkdir(parents=True)
+    (folder / "build" / "quick" / "old.json").write_text("from before")
+    # Instead of executing a notebook, what it leaves behind.
+    run = history([97.0, 98.76], "final")
+    record = json.dumps({"variant": run.variant, "epochs": run.epochs})
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"""#!/bin/sh
+        case "$2" in
+        helpers.execute) mkdir -p build/quick; echo '{record}' > "build/quick/${{3%.ipynb}}.json" ;;
+        *DataPipeline*) ;;
+        *) exec "{sys.executable}" "$@" ;;
+        esac
+    """)
+    python.chmod(0o755)
+    (folder / ".venv" / ".ready").touch()
+    status, said = call("quick")
+    assert status == 0
+    shown = re.findall(r"^(\S+) +final +2 +98\.76 %$", said, re.MULTILINE)
+    assert shown == sorted(path.stem for path in PROJECT.glob("*.ipynb"))
+
+
+def killed(*paths):
+    """What a writer leaves that has come as far as its last step and cleans nothing up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: None)
+        for path in paths:
+            write_atomically(path, b"")
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("arguments", "answer", "deletes"),
+    [([], None, False), (["FORCE=1"], None, True), ([], "\n", False), ([], "y\n", True)],
+)
+def test_clean_removes_no_result_and_a_studys_checkpoints_only_if_told(
+    make, arguments, answer, deletes
+):
     folder, call = make
     kept = ["results/v1.json", "results/runs/v1-42.json", "data/MNIST/raw/t10k", "v1.ipynb"]
-    written = ["v1.ipynb", "results/v1.json", "results/runs/v1-42.json", "data/MNIST/raw/t10k"]
-    gone = ["build/quick/v1.ipynb", "checkpoints/v1.pt", "results/runs/v1-43.pt"]
-    for name in kept + gone:
+    checkpoints = ["results/runs/v1-43.pt", "results/other/runs/v1-43.pt"]
+    for name in [*kept, *checkpoints, "build/quick/v1.ipynb", "checkpoints/v1.pt"]:
         write_atomically(folder / name, b"")
-    # A killed writer is one that has come as far as its last step and cleans nothing up.
-    monkeypatch.setattr(os, "replace", lambda *_: None)
-    for name in written:
-        write_atomically(folder / name, b"")
-    assert len(list(folder.rglob(".*.tmp"))) == len(written)
-    assert call("clean")[0] == 0
+    killed(*(folder / name for name in kept))
+    assert len(list(folder.rglob(".*.tmp"))) == len(kept)
+    if answer is None:
+        status, said = call("clean", *arguments)
+    else:
+        ours, theirs = os.openpty()
+        os.write(ours, answer.encode())
+        status, said = call("clean", *arguments, stdin=theirs)
+        os.close(ours)
+        os.close(theirs)
+        assert "2 unfinished runs" in said
+    assert status == 0 and ("FORCE=1" in said) == (not deletes)
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert left == {*kept, "Makefile", "requirements.txt", "requirements.lock"}
+    files = {*kept, "Makefile", "requirements.txt", "requirements.lock"}
+    assert left == (files if deletes else files | set(checkpoints))
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
@@ -98,81 +157,3 @@ def test_a_venv_with_a_space_in_its_path_is_refused(make):
     status, said = call("test", "VENV=my venv")
     assert status != 0 and 'VENV is "my venv"; expected a path without spaces' in said
     assert not list(folder.glob("my*"))
-
-
-# --- executing a notebook -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def notebook(tmp_path):
-    """Writes a notebook with a parameters cell and one of this source; its path."""
-
-    def write(source):
-        parameters = nbformat.v4.new_code_cell("N = 1\nNAME = 'x'")
-        parameters.metadata = {"tags": ["parameters"], "scrolled": True}
-        cells = [parameters, nbformat.v4.new_code_cell(source)]
-        path = tmp_path / "notebook.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-        return path
-
-    return write
-
-
-def test_a_notebook_is_executed_with_its_parameters_and_saved_without_times_and_versions(
-    notebook, tmp_path, capsys
-):
-    source = notebook(
-        "from IPython.display import display\n"
-        "bar = display({'text/plain': '0 %'}, raw=True, display_id='bar')\n"
-        "print(N, NAME)\n"
-        "display({'text/plain': '100 %'}, raw=True, display_id='bar', update=True)\n"
-        "print('ready')"
-    )
-    before = source.read_bytes()
-    execute(source, tmp_path / "new" / "out.ipynb", {"N": 3, "NAME": "a\\b"})
-    assert source.read_bytes() == before
-    result = nbformat.read(tmp_path / "new" / "out.ipynb", as_version=4)
-    parameters, cell = result.cells
-    assert parameters.source == "N = 3\nNAME = 'a\\\\b'"
-    [bar] = [output for output in cell.outputs if output.output_type == "display_data"]
-    assert bar.data == {"text/plain": "100 %"}
-    [stream] = [output for output in cell.outputs if output.output_type == "stream"]
-    assert stream.text == "3 a\\b\nready\n"
-    assert capsys.readouterr().out == stream.text
-    assert result.metadata.keys() == {"kernelspec"}
-    assert [dict(cell.metadata) for cell in result.cells] == [{"tags": ["parameters"]}, {}]
-
-
-def test_a_cell_that_raises_leaves_the_notebook_as_it_was(notebook):
-    path = notebook("print(1)\nraise ValueError('this went wrong')")
-    before = path.read_bytes()
-    with pytest.raises(CellExecutionError, match="this went wrong"):
-        execute(path, path, {})
-    assert path.read_bytes() == before
-
-
-def test_a_parameter_that_the_notebook_does_not_have_is_refused(notebook):
-    with pytest.raises(ValueError, match="no parameter 'M'"):
-        execute(notebook("1"), "unused", {"M": 2})
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_a_terminal_shows_the_bar_while_the_cell_runs(notebook):
-    import pty
-
-    path = notebook(
-        "from IPython.display import display\n"
-        "for i in range(3):\n"
-        "    display({'text/plain': f'step {i}'}, raw=True, display_id='bar', update=i > 0)\n"
-        "print('done')"
-    )
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "helpers.execute", path]
-    done = subprocess.run(command, cwd=PROJECT, stdout=theirs, stderr=theirs)
-    shown = os.read(ours, 2**16).decode()
-    os.close(theirs)
-    os.close(ours)
-    assert done.returncode == 0
-    for text in ("\r\033[Kstep 0", "\r\033[Kstep 2", "\r\033[Kdone"):
-        assert text in shown
-    assert "WARNING" not in shown and "encryption" not in shown

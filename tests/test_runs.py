@@ -1,4 +1,4 @@
-"""The study's runs: the notebooks' to the bit, resumed, claimed once, on a cluster."""
+"""The study's runs: the notebooks' to the bit, resumed, claimed once, here and on a cluster."""
 
 import contextlib
 import itertools
@@ -9,30 +9,33 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import distributed
 import pytest
 
 from DataPipeline import make_loaders
+from helpers.checkpoint import weights_digest
 from helpers.history import History
+from helpers.weights import load_weights
 from models import VARIANTS
-from study import cluster as study_cluster
+from study import runs as study_runs
+from study import workers
 from study.__main__ import main
 from study.runs import load_runs, run
 from tests.helpers import CPU, PROJECT, build, wait_for, without_seconds
 from tests.helpers import history as history_of
 from TrainingHelper import TrainingConfig, evaluate, fit
 
-TIMEOUT = 100  # seconds for a few runs of two epochs on IMAGES images
+TIMEOUT = 300  # seconds for a few runs of two epochs on IMAGES images
 IMAGES = 320
 SMALL = {"config": TrainingConfig(epochs=2), "train_images": IMAGES}
 
 
 def without_times(run):
     """A history as a dict, without the seconds, and the commit that only the study records."""
-    content = asdict(run) | {"epochs": without_seconds(run)}
+    content = run.as_dict() | {"epochs": without_seconds(run)}
     content["environment"].pop("commit", None)
     return content
 
@@ -86,23 +89,25 @@ def start():
 
 
 @pytest.mark.slow
-def test_runs_side_by_side_are_those_of_the_notebooks(tmp_path, undisturbed):
-    run(folder=tmp_path, jobs=2, **ARGUMENTS)
-    assert histories(tmp_path) == undisturbed
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"v1-42.json", "v1-43.json", "v2_bn-42.json", "v2_bn-43.json"}
-
-
-@pytest.mark.slow
-def test_only_missing_runs_are_trained(tmp_path, capsys):
+def test_runs_side_by_side_are_those_of_the_notebooks_and_leave_their_weights(
+    tmp_path, undisturbed, capsys
+):
     run(["v1"], [42], tmp_path, jobs=1, **SMALL)
     before = (tmp_path / "v1-42.json").read_bytes()
     capsys.readouterr()
-    run(["v1"], [42, 43], tmp_path, jobs=1, **SMALL)
-    assert "seed 43" in (said := capsys.readouterr().out) and "seed 42" not in said
+    run(folder=tmp_path, jobs=2, **ARGUMENTS)
+    said = capsys.readouterr().out  # what was there is not trained again
+    assert said.count("finished") == 3 and not re.search("v1 +seed 42", said)
     assert (tmp_path / "v1-42.json").read_bytes() == before
-    run(["v1"], [42, 43], tmp_path, scheduler="tcp://127.0.0.1:9", **SMALL)
-    assert "all 2 runs are in" in capsys.readouterr().out  # and nobody was asked for more
+    assert histories(tmp_path) == undisturbed
+    names = {f"{variant}-{seed}" for variant, seed in undisturbed}
+    files = {f"{name}.{kind}" for name in names for kind in ("json", "safetensors")}
+    assert {path.name for path in tmp_path.iterdir()} == files
+    for (variant, seed), history in load_runs(tmp_path).items():
+        network = load_weights(tmp_path / f"{variant}-{seed}.safetensors")
+        assert weights_digest(network) == history.weights
+    run(folder=tmp_path, scheduler="tcp://127.0.0.1:9", **ARGUMENTS)
+    assert "all 4 runs are in" in capsys.readouterr().out  # and nobody was asked for more
 
 
 def test_runs_go_seed_by_seed(tmp_path, monkeypatch):
@@ -110,32 +115,35 @@ def test_runs_go_seed_by_seed(tmp_path, monkeypatch):
     trained = []
 
     @contextlib.contextmanager
-    def at_once(jobs, tell):
+    def at_once(scheduler, jobs, tell):
         def submit(name, task):
-            variant, config = task["variant"], task["config"]
-            trained.append((config["seed"], variant))
+            trained.append((task["config"]["seed"], task["variant"]))
             done = Future()
-            run = history_of([98.0, 99.0], variant, config["seed"], config={"epochs": 2})
-            done.set_result(asdict(run))
+            run = plausible(*reversed(trained[-1]), losses=len(trained))
+            done.set_result((json.dumps(run.as_dict()).encode(), b"weights"))
             return done
 
         yield submit, lambda: 1
 
-    monkeypatch.setattr("study.runs.on_this_machine", at_once)
+    monkeypatch.setattr(study_runs, "workers", at_once)
     run(("v1", "v2_bn"), (42, 43), tmp_path, **SMALL)
     assert trained == [(seed, variant) for seed in (42, 43) for variant in ("v1", "v2_bn")]
+    assert len(load_runs(tmp_path)) == 4
 
 
 @pytest.mark.slow
-def test_a_choice_is_made_on_training_images_held_out(tmp_path, mnist):
+def test_held_out_runs_are_of_training_images_and_mix_with_no_others(tmp_path, mnist):
     config = TrainingConfig(epochs=1, schedule="one-cycle", learning_rate=0.01)
-    run(["none_bn"], [5], tmp_path, jobs=1, config=config, train_images=IMAGES, held_out=True)
+    arguments = {"folder": tmp_path, "jobs": 1, "config": config, "train_images": IMAGES}
+    run(["none_bn"], [5], held_out=True, **arguments)
     config = replace(config, seed=5)
     loaders = make_loaders(mnist.held_out().first(IMAGES), config, num_workers=0)
     history = fit(build("none_bn", 5), *loaders, config, "cpu", progress=False)
     [found] = load_runs(tmp_path).values()
     assert found.config == config.as_dict() and found.train_images == IMAGES
     assert without_seconds(found) == without_seconds(history) and found.mistakes == history.mistakes
+    with pytest.raises(ValueError, match=r"none_bn-5\.json holds a run on other images"):
+        run(["none_bn"], [6], **arguments)
 
 
 @pytest.mark.slow
@@ -170,7 +178,7 @@ def test_a_study_broken_off_is_finished_by_the_next_call(tmp_path, undisturbed, 
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_the_study_in_one_sentence_and_resumes(tmp_path, undisturbed, start):
+def test_a_killed_run_resumes_and_the_study_goes_on(tmp_path, undisturbed, start):
     process = start(tmp_path, jobs=2, variants=["v1"], seeds=[42])
     checkpoint = tmp_path / "v1-42.pt"
     size = wait_for(lambda: checkpoint.exists() and checkpoint.stat().st_size)
@@ -178,8 +186,7 @@ def test_a_killed_run_ends_the_study_in_one_sentence_and_resumes(tmp_path, undis
     [worker] = children(process.pid)
     os.kill(worker, signal.SIGKILL)
     said, _ = process.communicate(timeout=TIMEOUT)
-    assert "a worker process died" in said and not list(tmp_path.glob("*.json"))
-    run(["v1"], [42], tmp_path, jobs=1, **SMALL)
+    assert process.returncode == 0, said
     assert histories(tmp_path) == {("v1", 42): undisturbed["v1", 42]}
 
 
@@ -187,7 +194,7 @@ def children(pid):
     """The processes that a process's threads have started, and that train."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     found = [child for thread in threads for child in (thread / "children").read_text().split()]
-    return [int(c) for c in found if "one_run" in Path(f"/proc/{c}/cmdline").read_text()]
+    return [int(c) for c in found if "study.workers" in Path(f"/proc/{c}/cmdline").read_text()]
 
 
 @pytest.mark.slow
@@ -212,24 +219,144 @@ def test_no_run_is_trained_twice_by_two_studies(tmp_path, undisturbed, start):
     assert said.count("finished after 2 epochs") == len(undisturbed), said
 
 
-@pytest.mark.parametrize("images", [False, True])
-def test_a_run_of_another_config_or_on_other_images_is_left_alone(tmp_path, images):
-    other = {"config": {"epochs": 2}, "train_images": 64} if images else {"config": {"epochs": 1}}
-    history_of([99.0], **other).save(tmp_path / "v1-42.json")
+def plausible(variant="v1", seed=42, losses=0, **fields):
+    """A run of two epochs that could be: by SMALL, unless told."""
+    fields = {"train_images": IMAGES, "mistakes": [(3, 7), (5, 1)], **fields}
+    run = history_of([98.0, 99.98], variant, seed, config={"epochs": 2}, **fields)
+    for record in run.epochs:
+        record["train_accuracy"], record["train_loss"] = 50.0, 0.1 + losses
+    return run
+
+
+@pytest.mark.parametrize("other", [{"config": {"seed": 42}}, {"train_images": 64}])
+def test_a_run_of_another_config_or_on_other_images_is_left_alone(tmp_path, other):
+    run_ = plausible(train_images=other.get("train_images", IMAGES))
+    if "config" in other:
+        run_ = history_of([98.0] * 20, train_images=100)
+        for number, record in enumerate(run_.epochs):
+            record["learning_rate"] *= 0.1 ** (number // 7)
+            record["train_loss"] += number
+            record["test_loss"] /= 1 + number
+    run_.save(tmp_path / "v1-42.json")
     before = (tmp_path / "v1-42.json").read_bytes()
     with pytest.raises(ValueError, match=r"v1-42\.json holds a run by .* and not by"):
         run(folder=tmp_path, **ARGUMENTS)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
+def edit(*path_and_value):
+    """A change of one place in a run's JSON."""
+    *path, key, value = path_and_value
+
+    def change(text):
+        content = json.loads(text)
+        place = content
+        for part in path:
+            place = place[part]
+        place[key] = value
+        return json.dumps(content)
+
+    return change
+
+
+def reorder(*numbers):
+    def change(text):
+        content = json.loads(text)
+        content["epochs"] = [content["epochs"][number] for number in numbers]
+        return json.dumps(content)
+
+    return change
+
+
 BAD_FILES = {  # what is written under which name, in place of v1's run with seed 42
     "damaged": ("v1-42.json", lambda t: t[:100]),
     "foreign": ("package.json", lambda t: '{"name": "leftpad"}'),
     "another run's name": ("v1-43.json", str),
-    "unknown variant": ("v9-42.json", lambda t: t.replace('"v1"', '"v9"')),
-    "interrupted": ("v1-42.json", lambda t: t.replace('"finished"', '"interrupted"')),
-    "mistakes": ("v1-42.json", lambda t: t.replace('"mistakes": null', '"mistakes": [[3, 7]]')),
+    "another variant's name": ("v2-42.json", str),
+    "unknown variant": ("v9-42.json", edit("variant", "v9")),
+    "of the other setting": ("v1-42.json", edit("config", "setting", "nowhere")),
+    "interrupted": ("v1-42.json", edit("status", "interrupted")),
+    "stopped early for no reason": ("v1-42.json", edit("status", "early stopping")),
+    "finished after one epoch": ("v1-42.json", reorder(0)),
+    "an epoch too many": ("v1-42.json", reorder(0, 1, 1)),
+    "another schedule's rate": ("v1-42.json", edit("epochs", 1, "learning_rate", 0.0001)),
+    "no share of its images": ("v1-42.json", edit("epochs", 0, "test_accuracy", 98.004)),
+    "no share of its train images": ("v1-42.json", edit("epochs", 0, "train_accuracy", 50.1)),
+    "another number of mistakes": ("v1-42.json", edit("mistakes", [[3, 7]])),
+    "a mistake twice": ("v1-42.json", edit("mistakes", [[3, 7], [3, 7]])),
+    "a mistake beyond the images": ("v1-42.json", edit("mistakes", [[3, 7], [10_000, 7]])),
 }
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_a_file_that_is_no_run_of_the_study_ends_it_in_one_sentence(tmp_path, command, kind):
+    name, change = BAD_FILES[kind]
+    path = tmp_path / "runs" / name
+    plausible().save(path)
+    path.write_text(change(path.read_text()))
+    before = path.read_bytes()
+    said = refusal(command, "--folder", str(path.parent))
+    assert name in said and "move it away" in said
+    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
+
+
+def test_a_run_copied_under_another_seed_or_variant_is_recognized(tmp_path):
+    plausible().save(tmp_path / "v1-42.json")
+    for variant, seed in (("v1", 43), ("v2", 42)):
+        path = tmp_path / f"{variant}-{seed}.json"
+        plausible(variant, seed).save(path)
+        with pytest.raises(ValueError, match="the same epochs as v"):
+            load_runs(tmp_path)
+        path.unlink()
+
+
+def test_the_recorded_commit_is_this_projects_and_marks_what_differs(tmp_path, monkeypatch):
+    root = tmp_path / "project"
+    (root / "study").mkdir(parents=True)
+    monkeypatch.setattr(study_runs, "__file__", f"{root}/study/runs.py")
+    assert study_runs._commit() == "unknown"  # no repository
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "another's")
+    assert study_runs._commit() == "unknown"  # a copy inside another repository
+    git(root, "init", "-q")
+    (root / "file").write_text("one")
+    git(root, "add", "file")
+    git(root, "commit", "-q", "-m", "ours")
+    commit = git(root, "rev-parse", "HEAD")
+    assert study_runs._commit() == commit
+    (root / "file").write_text("another")
+    assert study_runs._commit() == f"{commit}+"
+    monkeypatch.setenv("PATH", "")
+    assert study_runs._commit() == "unknown"
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    done = subprocess.run(
+        ["git", *who, "-C", folder, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_run_takes_no_module_from_the_current_folder(tmp_path, monkeypatch, undisturbed):
+    (tmp_path / "data").symlink_to(PROJECT / "data")
+    (tmp_path / "models.py").write_text("raise ValueError('not these')")
+    monkeypatch.chdir(tmp_path)
+    task = {"variant": "v1", "config": replace(SMALL["config"], seed=42).as_dict()}
+    task |= {"train_images": IMAGES, "held_out": False, "checkpoint": f"{tmp_path}/run.pt"}
+    told = []
+    content, _ = workers.in_process(task, workers.snapshot(), told.append, None)
+    found = History.from_dict(json.loads(content))
+    assert without_times(found) == undisturbed["v1", 42] and told == [1, 2]
+
+
+@pytest.mark.slow
+def test_what_a_run_refuses_ends_the_study_in_its_sentence(tmp_path):
+    nonsense = replace(SMALL["config"], learning_rate=1e30)
+    with pytest.raises(RuntimeError, match=r"loss is nan in epoch 1.*; lower the learning rate"):
+        run(["v1"], [42], tmp_path, jobs=1, config=nonsense, train_images=IMAGES)
 
 
 def refusal(*arguments):
@@ -238,18 +365,6 @@ def refusal(*arguments):
         main(arguments)
     assert "\n" not in str(ended.value)
     return str(ended.value)
-
-
-@pytest.mark.parametrize("kind", BAD_FILES)
-@pytest.mark.parametrize("command", ["run", "report"])
-def test_a_file_that_is_no_run_of_the_study_ends_it_in_one_sentence(tmp_path, command, kind):
-    name, change = BAD_FILES[kind]
-    path = tmp_path / "runs" / name
-    history_of([98.0, 99.0]).save(path)
-    path.write_text(change(path.read_text()))
-    before = path.read_bytes()
-    assert re.fullmatch(f".*{name}.*move it away.*", refusal(command, "--folder", str(path.parent)))
-    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
 
 
 def test_help_names_the_variants_and_the_seeds(capsys):
@@ -262,7 +377,8 @@ def test_help_names_the_variants_and_the_seeds(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--variants", "v9"], "no variant 'v9'; choose from none, v2, late, v1"),
+        (["--variants", "v9"], "no variant 'v9' from the page; choose from none, v2, late, v1"),
+        (["--setting", "as run", "--variants", "final"], "no variant 'final' as run"),
         (["--variants", "v1", "v1"], "variant v1 is named twice"),
         (["--seeds", "42", "42"], "seed 42 is named twice"),
         (["--jobs", "0"], "jobs is 0; expected at least 1"),
@@ -291,10 +407,11 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_runs_though_a_worker_is_killed(
+def test_a_run_resumes_on_another_worker_when_its_own_is_killed(
     tmp_path, undisturbed, start, cluster
 ):
     process = start(tmp_path, scheduler=cluster.scheduler_address)
+    wait_for(lambda: list(tmp_path.glob("*.pt")))
     kill_a_worker(cluster)
     said, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, said
@@ -353,14 +470,14 @@ def test_a_scheduler_that_goes_away_ends_the_study_in_one_sentence(tmp_path, sta
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_an_unreachable_scheduler_is_one_sentence(tmp_path, monkeypatch, address):
-    monkeypatch.setattr(study_cluster, "SECONDS", 1)
+    monkeypatch.setattr(workers, "SECONDS", 1)
     said = refusal("run", "--folder", str(tmp_path), "--scheduler", address)
     assert said.startswith(f"no Dask scheduler answers at {address}: start one")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_scheduler_without_workers_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_cluster, "SECONDS", 1)
+    monkeypatch.setattr(workers, "SECONDS", 1)
     at = {"host": "127.0.0.1", "dashboard_address": None}
     with distributed.LocalCluster(n_workers=0, **at) as empty:
         said = refusal("run", "--folder", str(tmp_path), "--scheduler", empty.scheduler_address)

@@ -1,22 +1,25 @@
 """Each statistic against a table, a definition, brute force, or a simulation of known truth."""
 
 import itertools
+import operator
 import statistics
-from math import isnan, log, sqrt
+from fractions import Fraction
+from math import isnan, sqrt
 
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.weightstats import DescrStatsW
 
-from helpers.statistics import (
+from study.statistics import (
+    Estimate,
+    estimate,
+    holm,
     pigeonhole,
     prediction_interval,
+    runs_needed,
     sign_flip_test,
-    summarise,
-    t_test,
-    tost,
-    welch,
-    welch_ratio,
+    weighted,
     wilson,
 )
 
@@ -53,25 +56,22 @@ def generator():
 @pytest.mark.parametrize("freedom", T_TABLE)
 def test_the_interval_is_students(freedom):
     values = [99 + (7 * k % 5) / 10 for k in range(freedom + 1)]
-    found = summarise(values)
+    mean, low, high = estimate(values).ends()
     half = T_TABLE[freedom] * statistics.stdev(values) / sqrt(len(values))
-    assert found.n == len(values)
-    assert found.mean == pytest.approx(statistics.fmean(values))
-    assert found.sd == pytest.approx(statistics.stdev(values))
-    assert found.high - found.mean == pytest.approx(half, rel=1e-3)
-    assert found.mean - found.low == pytest.approx(half, rel=1e-3)
+    assert mean == pytest.approx(statistics.fmean(values))
+    assert high - mean == pytest.approx(half, rel=1e-3)
+    assert mean - low == pytest.approx(half, rel=1e-3)
 
 
 def test_the_interval_of_ten_covers_the_mean_19_times_in_20(generator):
-    found = map(summarise, generator.normal(99.4, 0.05, (DRAWS, 10)))
-    covered = share(low <= 99.4 <= high for *_, low, high in found)
+    found = map(estimate, generator.normal(99.4, 0.05, (DRAWS, 10)))
+    covered = share(low <= 99.4 <= high for _, low, high in map(Estimate.ends, found))
     assert covered == pytest.approx(0.95, abs=four_errors(0.95))
 
 
 def test_no_interval_is_made_of_one_value_or_none():
-    one, none = summarise([99.4]), summarise([])
-    assert one[:2] == (1, 99.4) and isnan(one.sd) and isnan(one.low) and isnan(one.high)
-    assert none.n == 0 and isnan(none.mean)
+    one, none = estimate([99.4]).ends(), estimate([]).ends()
+    assert one[0] == 99.4 and all(map(isnan, (*one[1:], *none)))
 
 
 def test_the_prediction_interval_of_ten_covers_an_eleventh_19_times_in_20(generator):
@@ -85,27 +85,40 @@ def test_the_prediction_interval_of_ten_covers_an_eleventh_19_times_in_20(genera
 def test_the_t_test_is_on_the_edge_where_the_interval_is(null):
     """A mean of t(0.975, 9) standard errors has p = 0.05."""
     values = spread_out(null + T_TABLE[9] * 2 / sqrt(10), sd=2)
-    assert t_test(values, null) == pytest.approx(0.05, abs=1e-4)
-    assert t_test(2 * null - values, null) == pytest.approx(0.05, abs=1e-4)
+    assert estimate(values).p(null) == pytest.approx(0.05, abs=1e-4)
+    assert estimate(2 * null - values).p(null) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_values_that_are_all_the_same_differ_from_any_other_number():
-    assert t_test([3.0] * 10, 3) == 1 and t_test([3.0] * 10, 2) == 0
-    assert tost([3.0] * 10, 1.1, 2) == 0 and tost([3.0] * 10, 1.0, 2) == 1
+    found = estimate([3.0] * 10)
+    assert (found.p(3), found.p(2)) == (1, 0) and found.interval() == (3, 3)
+    assert (found.equivalence(1.1, 2), found.equivalence(1.0, 2)) == (0, 1)
 
 
 # --- sign flips, equivalence ----------------------------------------------------------------------
 
+# Differences of accuracies, as texts: with ties between the sums of many patterns.
+DIFFERENCES = [
+    "0.02 -0.07 0.01 0.05 0.05 -0.03 -0.15 0.03 0.11 0.01",
+    "-0.03 0.04 -0.12 -0.21 0.02 -0.04 -0.18 -0.08 0 0.03",
+    "0.1 0.2 -0.3 0.3 -0.1",
+    "0.3 -0.1 0.25 0.6 0.05",
+    "1 -1",
+]
 
-@pytest.mark.parametrize("values", [[0.3, -0.1, 0.25, 0.6, 0.05], [1, 1, -2, 3, 0, 4], [1, -1]])
-def test_the_sign_flip_test_is_the_share_of_patterns_that_are_as_extreme(values):
-    means = [
-        abs(np.mean(np.multiply(values, signs)))
-        for signs in itertools.product((1, -1), repeat=len(values))
+
+@pytest.mark.parametrize("texts", DIFFERENCES)
+@pytest.mark.parametrize("null", ["0", "99.4"])
+def test_the_sign_flip_test_is_exact_where_sums_are_tied(texts, null):
+    """Against rational numbers, of which equal ones are equal."""
+    exact = [Fraction(text) for text in texts.split()]
+    sums = [
+        abs(sum(map(operator.mul, exact, signs)))
+        for signs in itertools.product((1, -1), repeat=len(exact))
     ]
-    expected = np.mean([mean >= abs(np.mean(values)) - 1e-12 for mean in means])
-    assert sign_flip_test(values) == pytest.approx(expected)
-    assert sign_flip_test(np.add(values, 7), null=7) == pytest.approx(expected)
+    expected = Fraction(sum(found >= abs(sum(exact)) for found in sums), len(sums))
+    values = [float(Fraction(null) + value) for value in exact]
+    assert sign_flip_test(values, float(null)) == expected
 
 
 @pytest.mark.parametrize("n", [10, 15])
@@ -118,12 +131,21 @@ def test_values_of_one_sign_are_two_of_all_patterns(n):
 def test_equivalence_is_on_the_edge_where_the_90_percent_interval_is(null, side):
     inside = 0.10 - T_95 * 0.05 / sqrt(10)
     values = spread_out(null + side * inside, sd=0.05)
-    assert tost(values, 0.10, null) == pytest.approx(0.05, abs=2e-4)
-    assert tost(values - side * 0.001, 0.10, null) < 0.05 < tost(values + side * 0.001, 0.10, null)
+    assert estimate(values).equivalence(0.10, null) == pytest.approx(0.05, abs=2e-4)
+    inner, outer = (estimate(values + side * d).equivalence(0.10, null) for d in (-0.001, 0.001))
+    assert inner < 0.05 < outer
+
+
+def test_t_test_and_equivalence_are_those_of_scipy_and_statsmodels(generator):
+    values = generator.normal(0.05, 0.1, 10)
+    assert estimate(values).p(0.01) == pytest.approx(stats.ttest_1samp(values, 0.01).pvalue)
+    expected = DescrStatsW(values).ttost_mean(-0.09, 0.11)[0]
+    assert estimate(values).equivalence(0.10, 0.01) == pytest.approx(expected)
 
 
 def test_an_effect_as_large_as_the_margin_is_called_equivalent_once_in_20(generator):
-    found = share(tost(of, 0.10) < 0.05 for of in generator.normal(0.10, 0.02, (DRAWS, 10)))
+    draws = generator.normal(0.10, 0.02, (DRAWS, 10))
+    found = share(estimate(of).equivalence(0.10) < 0.05 for of in draws)
     assert found == pytest.approx(0.05, abs=four_errors(0.05))
 
 
@@ -154,28 +176,40 @@ def test_wilsons_interval_covers_about_19_shares_in_20():
 def test_welch_of_two_cells_is_the_textbooks(generator):
     one, other = generator.normal(0, 1, 10), generator.normal(0.5, 3, 7)
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
-    assert welch([one, other], [1, -1]) == pytest.approx(tuple(expected))
+    assert weighted([one, other], [1, -1]).interval() == pytest.approx(tuple(expected))
 
 
 def test_welch_covers_a_contrast_of_unequal_cells_19_times_in_20(generator):
     weights = (0.5, 0.5, -0.5, -0.5)
     cells = [generator.normal(k, sd, (DRAWS, 10)) for k, sd in enumerate((0.2, 1, 3, 0.5))]
     truth = sum(weight * k for k, weight in enumerate(weights))
-    ends = [welch(of, weights) for of in zip(*cells, strict=True)]
+    ends = [weighted(of, weights).interval() for of in zip(*cells, strict=True)]
     covered = share(low <= truth <= high for low, high in ends)
     assert covered == pytest.approx(0.95, abs=four_errors(0.95))
 
 
-def test_welch_covers_a_ratio_19_times_in_20(generator):
-    """Of means over two cells and over one; to first order, so that some more is allowed."""
-    cells = [generator.normal(mean, 2, (DRAWS, 10)) for mean in (12, 18, 6)]
-    ends = [welch_ratio((a, b), (c,)) for a, b, c in zip(*cells, strict=True)]
-    covered = share(low <= log(15 / 6) <= high for low, high in ends)
-    assert covered == pytest.approx(0.95, abs=0.02)
-
-
 def test_cells_without_spread_have_an_interval_without_width():
-    assert welch([[2.0, 2.0], [1.0, 1.0]], [1, -1]) == (1, 1)
+    assert weighted([[2.0, 2.0], [1.0, 1.0]], [1, -1]).interval() == (1, 1)
+
+
+# --- many tests, many runs ------------------------------------------------------------------------
+
+
+def test_holm_multiplies_the_smallest_by_five_and_the_next_by_four():
+    found = holm([0.04, 0.001, 0.02, 0.03, 0.5])
+    assert found == pytest.approx([0.09, 0.005, 0.08, 0.09, 0.5])
+
+
+@pytest.mark.parametrize(("d", "n"), [(1.0, 17), (0.5, 64), (0.2, 394)])
+def test_the_runs_needed_are_those_of_the_textbooks_table(d, n):
+    """Cohen 1988, table 2.4.1: 80 % power, two-sided 0.05, by standardized difference."""
+    one, other = spread_out(99.4, 0.1), spread_out(99.4 + 0.1 * d, 0.1)
+    assert runs_needed(one, other) == runs_needed(other, one) == n
+
+
+def test_where_more_runs_are_needed_than_anyone_has_none_is_said():
+    assert runs_needed(spread_out(99.4, 0.1), spread_out(99.4, 0.1)) is None
+    assert runs_needed(spread_out(99.4, 0.1), spread_out(99.5, 0.1), most=16) is None
 
 
 # --- bootstrap ------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ from torchvision import transforms
 from DataPipeline import make_loaders
 from helpers.checkpoint import weights_digest
 from helpers.config import PROTOCOLS, derive_seed, get_device, memory_format, set_seed
+from helpers.run import EarlyStopping, status
 from tests.helpers import CPU, PROJECT, bits, build, same_bits, without_seconds
-from TrainingHelper import EarlyStopping, TrainingConfig, compute_logits, evaluate, fit, status
+from TrainingHelper import TrainingConfig, compute_logits, evaluate, fit
 
 AS_RUN = {"setting": "as run"}
 

@@ -1,0 +1,218 @@
+"""Where runs run: Dask's workers, on this machine or on many, and a process for each run.
+
+A run is the very fit of the notebooks in a Python process of its own, with a snapshot of the code:
+files that change while a study runs change none of its runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from pathlib import Path
+
+from DataPipeline import load_mnist, make_loaders
+from helpers.config import TrainingConfig, get_device, set_seed
+from helpers.weights import save_weights
+from models import SETTINGS
+from TrainingHelper import evaluate, fit
+
+SECONDS = 10  # that a scheduler and its first worker have to answer
+
+
+@contextmanager
+def workers(
+    scheduler: str | None, jobs: int | None, tell: Callable[[str, int], None]
+) -> Iterator[tuple[Callable[[str, dict], Future], Callable[[], int]]]:
+    """A Dask cluster, as a context: a function that submits a run, and how many fit at once.
+
+    A run whose process or worker dies goes on elsewhere. When the context ends early, this
+    machine's runs end; those on other machines run on, unheard.
+
+    tell: called with a run's name and its number of complete epochs, after each.
+
+    Raises RuntimeError if no scheduler answers, it has no worker, or it goes away, or if several
+    processes die of one run.
+    """
+    import cloudpickle  # here, as they take a second to import
+    from distributed import Client, KilledWorker, LocalCluster, get_worker
+    from distributed.comm import CommClosedError, get_address_host_port
+
+    if not scheduler:
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+        address = LocalCluster(
+            n_workers=jobs or len(cores) or os.cpu_count() or 1,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
+            memory_limit=0,
+        )
+    try:
+        if scheduler:
+            get_address_host_port(scheduler)  # Client refuses a bad one too, but hangs at exit
+            address = scheduler
+        client = Client(address, timeout=SECONDS, set_as_default=False)
+    except (OSError, OverflowError, ValueError) as error:
+        raise RuntimeError(
+            f"no Dask scheduler answers at {scheduler}: start one by dask scheduler, and name the "
+            "address it prints."
+        ) from error
+    topic, code = f"study-{uuid.uuid4()}", snapshot()
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # other machines lack this module
+    life, ours = (
+        os.pipe()
+    )  # the runs here live as long as our end is open, a killed caller's is not
+
+    def train_there(name: str, task: dict) -> tuple[bytes, bytes] | str:
+        return in_process(
+            task,
+            code,
+            lambda epochs: get_worker().log_event(topic, [name, epochs]),
+            None if scheduler else life,
+        )
+
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=SECONDS)
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"the Dask scheduler at {scheduler} has no worker: start some by dask worker "
+                f"{scheduler} --nthreads 1 --nworkers -1"
+            ) from error
+        client.subscribe_topic(topic, lambda event: tell(*event[1]))
+        executor = client.get_executor(pure=False, retries=2)
+        try:
+            yield (
+                lambda name, task: executor.submit(train_there, name, task),
+                lambda: max(1, sum(client.nthreads().values())),
+            )
+        except (CancelledError, CommClosedError, KilledWorker) as error:
+            raise RuntimeError(
+                f"the Dask scheduler at {scheduler} is gone, or several workers died of one run: "
+                "see what they logged, and run again for what is missing."
+            ) from error
+        finally:
+            executor.shutdown(wait=False)
+            os.close(ours)
+            if not scheduler:
+                address.close()
+            os.close(life)
+
+
+def snapshot() -> bytes:
+    """This project's modules, as they are now, in a zip that Python can import from."""
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for pattern in ("*.py", "helpers/*.py", "study/*.py"):
+                for module in root.glob(pattern):
+                    archive.write(module, module.relative_to(root))
+        file.seek(0)
+        return file.read()
+
+
+def in_process(
+    task: dict, code: bytes, tell: Callable[[int], None], life: int | None
+) -> tuple[bytes, bytes] | str:
+    """Train in a Python process of its own: the history's JSON and the weights; or what it lacked.
+
+    It gets no Ctrl-C from the terminal, and ends when its standard input does, which is also when
+    the process that holds the other end dies.
+
+    task: the arguments of train.
+    code: what snapshot gave.
+    tell: called with the number of complete epochs after each.
+    life: a pipe to read from; None for one that this process holds.
+
+    Raises RuntimeError if the process died.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "code.zip").write_bytes(code)
+        path = os.pathsep.join(
+            filter(None, [f"{folder / 'code.zip'}", os.environ.get("PYTHONPATH")])
+        )
+        with (
+            open(folder / "errors", "w+") as errors,
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "study.workers", json.dumps(task), name],
+                stdin=subprocess.PIPE if life is None else life,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            ) as process,
+        ):
+            for line in process.stdout:
+                if line.strip().isdecimal():
+                    tell(int(line))
+            process.wait()  # it still lives, and its standard input must not end before it does
+            errors.seek(0)
+            said = errors.read().strip()
+        if process.returncode == 0:
+            return tuple((folder / f).read_bytes() for f in ("run.json", "run.safetensors"))
+    if process.returncode == 3:
+        return said.rpartition("\n")[2]
+    raise RuntimeError(
+        f"a process died (status {process.returncode}) in the run of {task['variant']} with seed "
+        f"{task['config']['seed']}, perhaps because memory ran out: run again to resume, with "
+        f"fewer --jobs if need be. {said[-500:]}"
+    )
+
+
+def train(
+    folder: str | Path,
+    variant: str,
+    config: Mapping[str, object],
+    checkpoint: str | Path,
+    train_images: int,
+    held_out: bool,
+) -> None:
+    """Train one variant as in the notebooks, without loader threads; print each epoch's number.
+
+    The history and the weights go into the folder, as run.json and run.safetensors. MNIST is that
+    of load_mnist, wherever this runs, and so is the checkpoint, if its folder is there.
+    """
+    config, device = TrainingConfig(**config), get_device()
+    data = load_mnist().held_out() if held_out else load_mnist()
+    loaders = make_loaders(data.first(train_images), config, device, num_workers=0)
+    set_seed(config.seed)
+    model = SETTINGS[config.setting][variant].network()
+    if not Path(checkpoint).parent.is_dir():  # on another machine
+        checkpoint = Path(folder, "run.pt")
+    history = fit(
+        model, *loaders, config, device, checkpoint, lambda h: print(len(h.epochs), flush=True)
+    )
+    loss, accuracy = evaluate(model, loaders[0].as_they_are(), device)
+    history.clean_train = {"loss": loss, "accuracy": accuracy}
+    history.save(Path(folder, "run.json"))
+    save_weights(model, Path(folder, "run.safetensors"), history)
+
+
+def _main(task: str, folder: str) -> None:
+    """Train for in_process; status 3 and a sentence for what the user can mend."""
+
+    def end_with_stdin() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)  # the checkpoint holds the last complete epoch
+
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+    try:
+        train(folder, **json.loads(task))
+    except (ArithmeticError, OSError, ValueError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr, flush=True)
+        os._exit(3)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
