@@ -61,8 +61,16 @@ def test_the_conclusion_allows_for_the_error_of_two_accuracies(away, within):
     history = history_of([98.0, 99.36 - away * two_errors])
     others = [history_of([accuracy]) for accuracy in (10.0, 99.9, 20.0)]
     told = history.conclusion(PUBLISHED["v1"].page, 400, others)
-    facts = (f"{-away * two_errors:+.2f}", f"{within} two", f"({two_errors:.2f}", "never", "epoch 8")
-    assert all(fact in told for fact in (*facts, "3 runs", "10.00 and 99.90", "2 are less accurate"))
+    facts = (
+        f"{-away * two_errors:+.2f}",
+        f"{within} two",
+        f"({two_errors:.2f}",
+        "never",
+        "epoch 8",
+    )
+    assert all(
+        fact in told for fact in (*facts, "3 runs", "10.00 and 99.90", "2 are less accurate")
+    )
 
 
 def test_a_history_survives_its_file(small, tmp_path):
@@ -99,7 +107,7 @@ def test_every_committed_run_loads():
 
 def test_a_file_of_the_first_round_loads_as_from_the_page_with_nothing_it_did_not_record():
     content = history_of([98.0]).as_dict()
-    for name in ("train_images", "mistakes", "clean_train", "code", "weights"):
+    for name in ("train_images", "mistakes", "clean_train", "code", "data", "weights"):
         assert content.pop(name) is None
     for name in ("watch", "setting"):
         del content["config"][name]

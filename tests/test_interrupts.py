@@ -21,6 +21,7 @@ from tests.victims import (
     CONFIG,
     PASSES,
     STEPS,
+    Interrupt,
     at_pass,
     digest,
     epochs_in,
@@ -36,35 +37,8 @@ pytest_plugins = ["tests.victims"]
 
 # --- interrupts -----------------------------------------------------------------------------------
 
-# What fit calls before it touches anything, and after all is done: there an interrupt is raised.
-OUTSIDE = {"get_device", "_check_arguments", "__init__", "__post_init__", "as_dict", "end", None}
-
-
-class Interrupt:
-    """KeyboardInterrupt at the number-th line or call that Python comes to, torch's own included.
-
-    station: what fit had called then.
-    """
-
-    def __init__(self, number):
-        self.left, self.station = number, "nothing yet"
-
-    def __call__(self, frame, *_):
-        self.left -= 1
-        if self.left:
-            return self
-        self.station = None
-        while frame and frame.f_code is not fit.__code__:
-            self.station, frame = frame.f_code.co_name, frame.f_back
-        raise KeyboardInterrupt  # which ends the tracing
-
-    @contextlib.contextmanager
-    def armed(self):
-        sys.settrace(self)
-        try:
-            yield
-        finally:
-            sys.settrace(None)
+# What fit calls before it has touched anything, or after all is done: an interrupt is raised.
+OUTSIDE = {"get_device", "_check_arguments", "__init__", "end", None}
 
 
 @pytest.fixture
@@ -86,13 +60,12 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
     draw, stations = random.Random(SEED), set()
     restore = run_state.Run._restore
     for number, checkpoint in zip(range(count), places, strict=False):
-        first, second = Interrupt(draw.randrange(lines) + 1), Interrupt(draw.randrange(2000) + 1)
-        run, twice = tiny_run(), number % 2
+        first = Interrupt(draw.randrange(lines) + 1)
+        again = [Interrupt(draw.randrange(2000) + 1, restore)] * (number % 2)
+        run = tiny_run()
 
-        def restored(self, state, second=second, twice=twice, first=first):
-            if not (twice and first.left <= 0 and second.left > 0):
-                return restore(self, state)
-            with second.armed():
+        def restored(self, state, first=first, again=again):
+            with again.pop().armed() if again and first.left <= 0 else contextlib.nullcontext():
                 restore(self, state)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -188,9 +161,9 @@ def test_no_thread_is_left_after_fit(fault, tmp_path):
     before, run = set(threading.enumerate()), new_run(workers=2)
     seen = []
     watch = at_pass(run.model, 1, lambda: seen.extend(set(threading.enumerate()) - before))
-    with watch, at_pass(run.model, 2, fault or (lambda: None)):
-        with contextlib.suppress(ZeroDivisionError):
-            train(run, tmp_path / "run.ckpt")
+    strike = at_pass(run.model, 2, fault or (lambda: None))
+    with watch, strike, contextlib.suppress(ZeroDivisionError):
+        train(run, tmp_path / "run.ckpt")
     assert len(seen) == 2
     wait_for(lambda: set(threading.enumerate()) <= before, seconds=10)
 

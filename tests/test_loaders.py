@@ -80,7 +80,7 @@ def test_each_move_is_torchvisions_image_by_image(digits, move):
     moved = ours(pixels, "nearest")
     expected = torch.stack([theirs(image, "nearest", i) for i, image in enumerate(digits)])
     assert torch.equal(moved, expected.float())
-    # Pillow reckons in doubles: midway between two pixels it may take the other one.
+    # Pillow reckons in doubles: midway between two pixels it may take the other.
     pictures = [theirs(Image.fromarray(d[0].numpy()), "nearest", i) for i, d in enumerate(digits)]
     differ = moved[:, 0] != torch.from_numpy(np.stack(pictures))
     assert differ.sum() <= 5e-5 * differ.numel()

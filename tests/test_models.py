@@ -174,7 +174,8 @@ def test_a_network_knows_its_setting_and_variant_and_nothing_else_has_one():
     for name, block in build("v1").named_children():
         other.add_module(name, block)
     changed.block2[-1].p = 0.2
-    assert repr(other).replace("Other", "Network") == repr(model)
+    Other.__name__ = "Network"
+    assert repr(other) == repr(model)
     assert identify(other) is identify(changed) is identify(written_out(PAGE, "v1")) is None
 
 

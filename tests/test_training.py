@@ -18,32 +18,40 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchsummary import summary
 from torchvision import transforms
 
-import Visualization
 from DataPipeline import make_loaders
-from helpers.config import TrainingConfig, derive_seed, get_device, memory_format, set_seed
+from helpers.checkpoint import weights_digest
+from helpers.config import PROTOCOLS, derive_seed, get_device, memory_format, set_seed
+from helpers.run import EarlyStopping, status
 from tests.helpers import CPU, PROJECT, bits, build, same_bits, without_seconds
-from TrainingHelper import EarlyStopping, evaluate, fit, predict
+from TrainingHelper import TrainingConfig, compute_logits, evaluate, fit
+
+AS_RUN = {"setting": "as run"}
 
 
 def train(data, config, name="final", **options):
-    model = build(name, config.seed)
+    model = build(name, config.seed, config.setting)
     loaders = make_loaders(data, config, CPU, num_workers=0)
     return model, fit(model, *loaders, config, CPU, progress=False, **options)
 
 
 @pytest.mark.parametrize(
-    ("name", "schedule"), [("v1", "step"), ("final", "step"), ("none_bn", "one-cycle")]
+    ("name", "options"),
+    [
+        ("v1", {}),
+        ("final", {}),
+        ("none_bn", {"schedule": "one-cycle", "warm_up": 0.4}),
+        ("v1", {"setting": "as run", "watch": "test_accuracy"}),
+    ],
 )
-def test_fit_does_what_the_plain_loop_does(small, name, schedule):
+def test_fit_does_what_the_plain_loop_does(small, name, options):
     """The loop every reader would write, with the same batches and the same dropout masks."""
-    config = TrainingConfig(
-        epochs=3, step_size=2, weight_decay=0.1, schedule=schedule, warm_up=0.4, learning_rate=0.002
-    )
+    config = TrainingConfig(epochs=3, step_size=2, weight_decay=0.1, learning_rate=0.002, **options)
+    schedule = config.schedule
     small = small.first(300)  # so that the last batch is a smaller one
     ours, history = train(small, config, name)
 
     # Another memory format or Adam kernel rounds otherwise, which a few steps blow up.
-    model = build(name).to(memory_format=torch.channels_last)
+    model = build(name, setting=config.setting).to(memory_format=torch.channels_last)
     train_loader, test_loader = make_loaders(small, config, CPU, num_workers=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.002, weight_decay=0.1, fused=True)
     if schedule == "step":
@@ -83,12 +91,13 @@ def test_fit_does_what_the_plain_loop_does(small, name, schedule):
         assert record["test_accuracy"] == pytest.approx(accuracy)
     assert same_bits(bits(ours), bits(model))
     wrong = (logits.argmax(1) != labels).nonzero().flatten().tolist()
-    assert history.mistakes == [[index, logits[index].argmax().item()] for index in wrong]
-    assert history.train_images == 300
+    assert history.mistakes == [(index, logits[index].argmax().item()) for index in wrong]
+    assert (history.train_images, history.weights) == (300, weights_digest(model))
+    assert (history.variant, history.setting, history.status) == (name, config.setting, "finished")
 
 
 def test_nothing_but_the_seed_changes_a_bit(small):
-    """Not what was plotted, summarised, iterated or set between building and fitting."""
+    """Not what was summarized, iterated or set between building and fitting."""
     config = TrainingConfig(epochs=2)
     undisturbed, expected = train(small, config)
     other, _ = train(small, dataclasses.replace(config, seed=43))
@@ -97,7 +106,6 @@ def test_nothing_but_the_seed_changes_a_bit(small):
     model = build()
     loaders = make_loaders(small, config, CPU, num_workers=2)
     summary(copy.deepcopy(model), (1, 28, 28), device="cpu")
-    Visualization.sample_digits(small.train_images, small.train_labels)
     for loader in loaders:
         list(loader)
     next(iter(loaders[0]))
@@ -113,9 +121,9 @@ def test_nothing_but_the_seed_changes_a_bit(small):
 def test_a_plain_torchvision_pipeline_drops_in(small):
     """Data, transforms and loader as in every tutorial, and no word of DataPipeline."""
     rotate, jitter = transforms.RandomRotation(5), transforms.ColorJitter(0.1, 0.1)
-    normalise = transforms.Normalize(0.1307, 0.3081)
+    normalize = transforms.Normalize(0.1307, 0.3081)
     augmentation = transforms.Compose(
-        [transforms.ToPILImage(), rotate, jitter, transforms.ToTensor(), normalise]
+        [transforms.ToPILImage(), rotate, jitter, transforms.ToTensor(), normalize]
     )
 
     class Digits(torchvision.datasets.VisionDataset):
@@ -125,7 +133,7 @@ def test_a_plain_torchvision_pipeline_drops_in(small):
         def __getitem__(self, index):
             return augmentation(small.train_images[index]), int(small.train_labels[index])
 
-    test = TensorDataset(normalise(small.test_images / 255), small.test_labels)
+    test = TensorDataset(normalize(small.test_images / 255), small.test_labels)
     loaders = DataLoader(Digits(""), 32, shuffle=True), DataLoader(test, 100)
     config = TrainingConfig(epochs=2)
     first, second = (fit(build(), *loaders, config, CPU, progress=False) for _ in range(2))
@@ -136,57 +144,60 @@ def test_a_plain_torchvision_pipeline_drops_in(small):
 def test_any_iterable_of_batches_is_a_loader(small):
     images = (small.test_images / 255 - 0.1307) / 0.3081
     batches = list(zip(images.split(25), small.test_labels.split(25), strict=True))
-
-    class NoLength:
-        def __iter__(self):
-            return iter(batches)
-
-    history = fit(build(), batches, NoLength(), TrainingConfig(epochs=2), CPU, None, False)
+    no_length = type("NoLength", (), {"__iter__": lambda _: iter(batches)})()
+    history = fit(build(), batches, no_length, TrainingConfig(epochs=2), CPU, None, False)
     assert len(history.epochs) == 2
 
 
-def test_one_cycle_leaves_out_a_warm_up_of_a_single_step(small):
+LOWEST = 0.01 / 250_000
+
+
+@pytest.mark.parametrize(("steps", "end"), [(1, [LOWEST] * 2), (2, [(0.01 + LOWEST) / 2, LOWEST])])
+def test_one_cycle_leaves_out_a_warm_up_of_a_single_step_and_no_longer_one(small, steps, end):
+    """With a warm-up of two steps of four, the second has the highest rate, the third half."""
     cycle = {"schedule": "one-cycle", "learning_rate": 0.01, "warm_up": 0.5}
-    _, history = train(small.first(32), TrainingConfig(epochs=2, **cycle))  # 2 steps
-    rates = [record["learning_rate"] for record in history.epochs]
-    assert rates == pytest.approx([0.01 / 250_000] * 2)
+    _, history = train(small.first(32 * steps), TrainingConfig(epochs=2, **cycle))
+    assert [record["learning_rate"] for record in history.epochs] == pytest.approx(end)
+    with pytest.raises(ValueError, match="how many batches"):
+        fit(build(), iter(()), [], TrainingConfig(**cycle), CPU, progress=False)
 
 
-def test_one_cycle_must_know_how_long_an_epoch_is():
-    config = TrainingConfig(schedule="one-cycle")
-    with pytest.raises(ValueError, match=r"how many batches an epoch has, and .* give it one, or"):
-        fit(build(), (batch for batch in ()), [], config, CPU, progress=False)
-
-
-def test_early_stopping_ends_a_run_that_no_longer_improves(small):
-    config = TrainingConfig(epochs=20, patience=2, min_delta=100.0)
+@pytest.mark.parametrize("watch", ["test_loss", "test_accuracy"])
+def test_early_stopping_ends_a_run_that_no_longer_improves(small, watch):
+    config = TrainingConfig(epochs=20, patience=2, min_delta=100.0, watch=watch)
     _, history = train(small.first(32), config)
     assert history.status == "early stopping"
     assert len(history.epochs) == 3  # the first counts as an improvement on nothing
-    _, history = train(small.first(32), dataclasses.replace(config, epochs=3))
+    config = dataclasses.replace(config, epochs=3, step_size=1, gamma=1.0)
+    _, history = train(small.first(32), config)
     assert history.status == "finished" and len(history.epochs) == 3  # it was the last anyway
-
-
-def test_a_gamma_of_1_leaves_the_learning_rate_alone(small):
-    _, history = train(small.first(32), TrainingConfig(epochs=3, step_size=1, gamma=1.0))
     assert [record["learning_rate"] for record in history.epochs] == [0.001] * 3
 
 
 def test_the_seconds_of_an_epoch_are_its_own(small):
     config, ends = TrainingConfig(epochs=3), []
     loaders = make_loaders(small.first(32), config, CPU, num_workers=0)
-    history = fit(
-        build(), *loaders, config, CPU, progress=lambda _: ends.append(time.perf_counter())
-    )
+    history = fit(build(), *loaders, config, CPU, None, lambda _: ends.append(time.perf_counter()))
     for record, (start, end) in zip(history.epochs[1:], itertools.pairwise(ends), strict=True):
         assert 0 < record["seconds"] <= end - start
 
 
-def test_a_loader_made_for_another_seed_or_batch_size_is_refused(small):
-    loaders = make_loaders(small, TrainingConfig(), CPU, num_workers=0)
-    for config in (TrainingConfig(seed=7), TrainingConfig(batch_size=8)):
-        with pytest.raises(ValueError, match="the same config"):
-            fit(build(), *loaders, config, CPU, progress=False)
+@pytest.mark.parametrize(
+    ("config", "loaders", "setting", "facts"),
+    [
+        ({"seed": 7}, {}, "from the page", "train loader .*seed 42, .* 7"),
+        ({"batch_size": 8}, {}, "from the page", "train loader .*batch_size 32, .* 8"),
+        (AS_RUN, {}, "as run", "train loader .*setting from the page, .* as run"),
+        (AS_RUN, AS_RUN, "from the page", "network is v1 from the page, .* as run"),
+        ({}, {}, "as run", "network is v1 as run, .* from the page"),
+    ],
+)
+def test_what_was_made_for_another_config_is_refused(small, config, loaders, setting, facts):
+    model = build("v1", setting=setting)
+    loaders, before = make_loaders(small, TrainingConfig(**loaders), CPU), bits(model)
+    with pytest.raises(ValueError, match=facts):
+        fit(model, *loaders, TrainingConfig(**config), CPU, progress=False)
+    assert same_bits(bits(model), before)
 
 
 def test_what_a_terminal_or_a_file_shows_is_a_line_per_epoch(small, capsys):
@@ -206,7 +217,7 @@ def test_evaluate_agrees_with_numpy_and_leaves_the_model_as_it_was(small, traini
     _, loader = make_loaders(small, TrainingConfig(), CPU)
     loss, accuracy = evaluate(model, loader, CPU)
     assert model.training == training and same_bits(before, bits(model))
-    logits, labels = (tensor.numpy() for tensor in predict(model, loader, CPU))  # no dropout
+    logits, labels = (tensor.numpy() for tensor in compute_logits(model, loader, CPU))  # no dropout
     assert np.array_equal(labels, small.test_labels)
     log_sums = np.log(np.exp(logits.astype(np.float64)).sum(1))
     assert loss == pytest.approx((log_sums - logits[np.arange(100), labels]).mean(), rel=1e-5)
@@ -229,7 +240,7 @@ def test_the_device_is_the_fastest_present_and_no_absent_one(monkeypatch, cuda, 
     assert get_device() == torch.device(present.split(", ")[0])
     assert get_device("cpu") == get_device(CPU) == CPU
     for absent in {"cuda", "mps", "gpu"} - set(present.split(", ")):
-        with pytest.raises(ValueError, match=f"no device '{absent}' here; choose from {present}"):
+        with pytest.raises(ValueError, match=f"no device '{absent}' here.*{present}"):
             get_device(absent)
 
 
@@ -251,11 +262,20 @@ def test_one_thread_trains_unless_the_user_asks_for_more(omp, expected, monkeypa
     assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT) == b"%d\n" % expected
 
 
-def test_channels_last_is_never_used_on_mps():
+@pytest.mark.parametrize("nonsense", ["0", "-1", "abc", "", "1.5", "2,1"])
+def test_a_number_of_threads_that_is_none_is_refused(nonsense, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+    with pytest.raises(ValueError, match=f"OMP_NUM_THREADS is {nonsense!r}; expected"):
+        get_device()
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("mps", "contiguous_format"), ("cuda", "channels_last"), ("cpu", "channels_last")],
+)
+def test_channels_last_is_never_used_on_mps(device, expected):
     """BatchNorm2d's gradients are wrong there (pytorch/pytorch issue 175189)."""
-    assert memory_format(torch.device("mps")) is torch.contiguous_format
-    assert memory_format(torch.device("cuda")) is torch.channels_last
-    assert memory_format(torch.device("cpu")) is torch.channels_last
+    assert memory_format(torch.device(device)) is getattr(torch, expected)
 
 
 def test_seeding_repeats_every_generator():
@@ -277,12 +297,14 @@ def test_derived_seeds_differ_for_every_epoch_and_chunk():
     assert derive_seed(42, 1) != derive_seed(1, 42)
 
 
-def test_the_defaults_are_the_published_protocol():
-    optimiser = {"batch_size": 32, "learning_rate": 0.001, "weight_decay": 0.0}
+def test_the_defaults_are_the_published_protocol_and_as_run_differs_in_two_things():
+    optimizer = {"batch_size": 32, "learning_rate": 0.001, "weight_decay": 0.0}
     schedule = {"epochs": 20, "step_size": 7, "gamma": 0.1, "patience": 10, "min_delta": 0.001}
-    assert TrainingConfig().as_dict() == {"seed": 42, **optimiser, **schedule}
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        TrainingConfig().epochs = 3
+    page = {"watch": "test_loss", "setting": "from the page"}
+    expected = {"seed": 42, **optimizer, **schedule, **page}
+    assert TrainingConfig().as_dict() == PROTOCOLS["from the page"].as_dict() == expected
+    run = {"watch": "test_accuracy", "setting": "as run"}
+    assert PROTOCOLS["as run"].as_dict() == expected | run
 
 
 def test_a_config_is_what_its_dict_says_whatever_the_schedule():
@@ -303,6 +325,8 @@ NONSENSE = {
     "min_delta": (math.nan,),
     "schedule": ("cosine",),
     "warm_up": (0, 1.0),
+    "watch": ("train_loss",),
+    "setting": ("as-run",),
 }
 
 
@@ -319,3 +343,15 @@ def test_early_stopping_follows_the_design():
     assert [stopping.step(loss) for loss in losses] == [False] * 6 + [True]
     assert stopping.best == 0.85
     assert EarlyStopping(patience=1, min_delta=0).step(math.nan)
+
+
+def test_watching_the_accuracy_only_more_than_the_least_difference_improves():
+    config = TrainingConfig(epochs=20, patience=2, watch="test_accuracy")
+
+    def after(*accuracies):
+        return status([{"test_accuracy": a, "test_loss": 1 / a} for a in accuracies], config)
+
+    assert after(99.0, 98.0, 98.5) == after(99.0, 99.0005, 99.0009) == "early stopping"
+    assert after(99.0, 98.0, 99.01) == after(99.0, 98.9) == after(99.0, 99.01, 99.02) != "finished"
+    assert after(99.0, 98.0, 99.01, 98.0) == "interrupted"
+    assert after(*range(1, 21)) == after(*[99.0] * 20) == "finished"
