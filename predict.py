@@ -37,10 +37,10 @@ def prepare(image: str | Path | Image.Image) -> torch.Tensor:
     damaged or too large, or shows no digit.
     """
     name = "the image" if isinstance(image, Image.Image) else str(image)
-    digit = mnist_form(_pixels(image, name))
-    if digit is None:
-        raise ValueError(f"{name} shows no digit: nothing stands out from its background.")
-    return digit
+    try:
+        return mnist_form(_pixels(image, name))
+    except ValueError as error:
+        raise ValueError(f"{name} shows no single digit: {error}.") from None
 
 
 def load_networks(folder: str | Path = "results") -> dict[str, SmallMNISTNet4Block]:
