@@ -3,25 +3,33 @@
 # make notebooks   MNIST, then the notebooks, executed in place (-j2: two at a time)
 # make study       what is missing of the study's 90 runs, and the report on them
 # make report      the report on the study's runs, as they are
+# make draw        a page in the browser on which to draw a digit
 # make test        the tests
 # make torture     hundreds of faults inflicted on checkpoints, data and training
 # make bench       an epoch against the usual loop's, side by side
-# make lock        requirements.lock: the versions of all that requirements.txt brings along
+# make lock        requirements.lock: the versions of all that requirements.txt brings along;
+#                  requirements-draw.lock: with those of requirements-draw.txt
 # make clean       remove build/, all checkpoints and what killed writers left
 #
-# Each sets up what it needs, in .venv or in VENV=PATH.
+# Each sets up what it needs, in .venv or in VENV=PATH; draw in .venv-draw or in DRAW_VENV=PATH.
 
 PYTHON ?= python3
 VENV ?= .venv
+DRAW_VENV ?= .venv-draw
 ifneq ($(words $(VENV)),1)
 $(error VENV is "$(VENV)"; expected a path without spaces)
+endif
+ifneq ($(words $(DRAW_VENV)),1)
+$(error DRAW_VENV is "$(DRAW_VENV)"; expected a path without spaces)
 endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final OneCycle)
 QUICK := build/quick
+COMPILE := build/lock/bin/python -m uv pip compile --quiet --universal --python-version 3.11 \
+    --no-annotate --custom-compile-command "make lock" --output-file
 
-.PHONY: quick lab notebooks $(NOTEBOOKS) data study report test torture bench lock clean
+.PHONY: quick lab notebooks $(NOTEBOOKS) data study report draw test torture bench lock clean
 
 quick: data
 	@rm -rf $(QUICK)
@@ -51,6 +59,9 @@ study: $(READY)
 report: $(READY)
 	@$(RUN) study report
 
+draw: $(DRAW_VENV)/.ready
+	@$(DRAW_VENV)/bin/python app.py
+
 test: $(READY)
 	@$(RUN) pytest -m "not torture"
 
@@ -63,9 +74,9 @@ bench: $(READY)
 lock:
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@build/lock/bin/python -m uv pip compile --quiet --universal --python-version 3.11 \
-	    --no-annotate --custom-compile-command "make lock" \
-	    --output-file requirements.lock requirements.txt
+	@$(COMPILE) requirements.lock requirements.txt
+	@cp requirements.lock requirements-draw.lock  # the same versions, where Gradio takes them
+	@$(COMPILE) requirements-draw.lock requirements.txt requirements-draw.txt
 
 clean:
 	rm -rf build checkpoints
@@ -73,11 +84,14 @@ clean:
 	find results -name '*.pt' -delete -or -name '*.lock' -delete -or -name '.*.tmp' -delete
 
 $(READY): requirements.txt requirements.lock
+$(DRAW_VENV)/.ready: requirements.txt requirements-draw.txt requirements-draw.lock
+%/.ready:
 	@case "$$($(PYTHON) --version 2>&1)" in \
 	    "Python 3.11."* | "Python 3.12."* | "Python 3.13."*) ;; \
 	    *) echo "This needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is none of them: name one," \
 	           "as in make PYTHON=python3.12"; exit 1 ;; \
 	esac
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --disable-pip-version-check -r requirements.txt -c requirements.lock
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check \
+	    $(patsubst %.txt,-r %.txt,$(filter %.txt,$^)) -c $(filter %.lock,$^)
 	@touch $@
