@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 
-from DataPipeline import MEAN, STD
+from DataPipeline import normalize
 from helpers.mnist_form import mnist_form
 from helpers.weights import load_weights
 
@@ -83,7 +83,7 @@ def read(picture: torch.Tensor, networks: Mapping[str, nn.Module]) -> dict[str, 
     for name, network in networks.items():
         if network.training:
             raise ValueError(f"{name} is in training mode: call its eval() first.")
-    images = (picture[None] / 255 - MEAN) / STD
+    images = normalize(picture[None] / 255)
     with torch.inference_mode():
         return {name: network(images).softmax(dim=1)[0] for name, network in networks.items()}
 
