@@ -20,7 +20,7 @@ NETWORKS = load_networks()
 
 
 def answer(image: str | Image.Image) -> tuple[str, Image.Image | None, *tuple[dict | None, ...]]:
-    """What the page shows of a picture: a sentence, the 28x28 given to the networks, what each says.
+    """What the page shows of a picture: a sentence, what the networks are given, what each says.
 
     Of a picture that is no single digit there is the sentence only.
     """
@@ -28,7 +28,9 @@ def answer(image: str | Image.Image) -> tuple[str, Image.Image | None, *tuple[di
         picture = prepare(image)
     except (OSError, ValueError) as error:
         # An upload lies in a folder of Gradio's, which means nothing to the visitor.
-        sentence = str(error).replace(str(image), Path(image).name if isinstance(image, str) else "")
+        sentence = str(error).replace(
+            str(image), Path(image).name if isinstance(image, str) else ""
+        )
         return sentence, None, *[None] * len(NETWORKS)
     readings = read(picture, NETWORKS)
     digit = verdict(readings)
@@ -42,7 +44,11 @@ def read_pad(pad: dict) -> tuple:
     """As answer, of what is drawn on the pad."""
     drawn = pad["composite"]
     if drawn is None or drawn.convert("L").getextrema() == (255, 255):
-        return "The pad is empty: draw a digit on it, then press Read.", None, *[None] * len(NETWORKS)
+        return (
+            "The pad is empty: draw a digit on it, then press Read.",
+            None,
+            *[None] * len(NETWORKS),
+        )
     return answer(drawn)
 
 
@@ -71,7 +77,9 @@ with gr.Blocks(title="Draw a digit", analytics_enabled=False) as page:
             button = gr.Button("Read", variant="primary")
             upload = gr.UploadButton("Upload a picture instead", file_types=["image"])
         with gr.Column(min_width=280):
-            shown = gr.Image(label="The networks are given", buttons=[], height=360, elem_id="shown")
+            shown = gr.Image(
+                label="The networks are given", buttons=[], height=360, elem_id="shown"
+            )
             sentence = gr.Markdown()
         with gr.Column(min_width=200):
             labels = [gr.Label(label=name, num_top_classes=3) for name in NETWORKS]

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -206,11 +206,9 @@ def _line(path: str, readings: Mapping[str, torch.Tensor]) -> str:
 
 
 def _as_json(path: str, readings: Mapping[str, torch.Tensor]) -> str:
-    """What the networks say of a picture: its digit, null if unsure, and each one's probabilities."""
+    """What the networks say of a picture: its digit, null if unsure, and all probabilities."""
     probabilities = {name: likely.tolist() for name, likely in readings.items()}
-    return json.dumps(
-        {"picture": path, "digit": verdict(readings), "probabilities": probabilities}
-    )
+    return json.dumps({"picture": path, "digit": verdict(readings), "probabilities": probabilities})
 
 
 def _complain(error: Exception) -> None:

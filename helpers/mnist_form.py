@@ -109,7 +109,7 @@ def _sheet(dark: np.ndarray) -> tuple[slice, slice] | None:
 
     That is ink that fills its box but for the digit.
     """
-    parts, count = ndimage.label(dark)
+    parts, _count = ndimage.label(dark)
     largest = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
     rows, columns = box = _box(largest)
     if 2 * largest[box].size < dark.size:
@@ -127,8 +127,10 @@ def _without_lines(dark: np.ndarray) -> np.ndarray:
     They go only where that frees what is left from the edges: a digit cropped closely may run from
     edge to edge itself.
     """
-    across = dark & ~_lines(dark)
-    for left in (dark, across, dark & ~_lines(dark.T).T, across & ~_lines(across.T).T):
+    for steps in ((), (0,), (1,), (0, 1)):  # as it is, without those across, down, both
+        left = dark
+        for axis in steps:
+            left = left & ~(_lines(left) if axis == 0 else _lines(left.T).T)
         parts, sizes = _parts(left)
         if sizes.max(initial=0) > max(dark.shape) / 8 and not _on_rim(parts)[sizes.argmax()]:
             return left
@@ -142,10 +144,8 @@ def _lines(dark: np.ndarray) -> np.ndarray:
     """
     height, width = dark.shape
     near = max(height, width) // 50
-    columns, _ = ndimage.label(dark, [[0, 1, 0]] * 3)  # runs of ink, down
-    thickness = np.bincount(columns.ravel())[columns]
-    straight = ndimage.binary_opening(dark, np.ones((1, max(3, width // 8))))
-    parts, _ = ndimage.label(straight, np.ones((3, 3)))
+    thickness = _runs(dark.T).T
+    parts, _ = ndimage.label(_runs(dark) >= max(3, width // 8), np.ones((3, 3)))
     lines = np.zeros_like(dark)
     for number, box in enumerate(ndimage.find_objects(parts), start=1):
         line = parts == number
@@ -157,6 +157,12 @@ def _lines(dark: np.ndarray) -> np.ndarray:
         ):
             lines |= line & (thickness <= 1.25 * usual + 1)
     return lines
+
+
+def _runs(dark: np.ndarray) -> np.ndarray:
+    """For each pixel of ink how long the run of ink across is that it lies in, int [H, W]."""
+    runs, _ = ndimage.label(dark, [[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+    return np.where(dark, np.bincount(runs.ravel())[runs], 0)
 
 
 def _parts(dark: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,10 @@ HANDS = [
         [[(40, 0), (15, 12), (2, 50), (14, 90), (36, 100), (58, 88), (68, 50), (58, 12), (37, 1)]],
         [[(55, 8), (30, 0), (8, 25), (4, 70), (24, 99), (50, 85), (62, 45), (50, 6), (34, 3)]],
     ),
-    ([[(30, 0), (28, 50), (27, 100)]], [[(5, 28), (20, 14), (34, 0)], [(34, 0), (33, 50), (32, 100)]]),
+    (
+        [[(30, 0), (28, 50), (27, 100)]],
+        [[(5, 28), (20, 14), (34, 0)], [(34, 0), (33, 50), (32, 100)]],
+    ),
     (
         [
             [(6, 24), (14, 6), (36, 0), (56, 12), (56, 34), (36, 64), (4, 98)],
@@ -26,12 +29,16 @@ HANDS = [
         [[(4, 18), (26, 0), (54, 10), (54, 36), (30, 72), (2, 94)], [(2, 94), (30, 92), (64, 98)]],
     ),
     (
-        [[(4, 12), (28, 0), (54, 12), (50, 36), (26, 46)], [(26, 46), (54, 54), (60, 78), (36, 100), (2, 88)]],
-        [[(8, 6), (34, 0), (54, 16), (44, 38), (24, 45)], [(24, 45), (52, 58), (54, 86), (28, 100), (4, 92)]],
+        [[(4, 12), (28, 0), (54, 12), (50, 36), (26, 46)],
+         [(26, 46), (54, 54), (60, 78), (36, 100), (2, 88)]],
+        [[(8, 6), (34, 0), (54, 16), (44, 38), (24, 45)],
+         [(24, 45), (52, 58), (54, 86), (28, 100), (4, 92)]],
     ),
     (
-        [[(14, 0), (10, 28), (4, 56)], [(4, 56), (36, 57), (68, 55)], [(52, 2), (50, 50), (48, 100)]],
-        [[(48, 0), (26, 32), (0, 66)], [(0, 66), (34, 66), (70, 66)], [(50, 30), (50, 64), (49, 100)]],
+        [[(14, 0), (10, 28), (4, 56)], [(4, 56), (36, 57), (68, 55)],
+         [(52, 2), (50, 50), (48, 100)]],
+        [[(48, 0), (26, 32), (0, 66)], [(0, 66), (34, 66), (70, 66)],
+         [(50, 30), (50, 64), (49, 100)]],
     ),
     (
         [[(60, 0), (36, 1), (14, 2)], [(14, 2), (12, 22), (8, 44)],
@@ -71,9 +78,11 @@ def ink(digit, random, pen=14, height=220, canvas=(400, 400), at=None, turn=6, h
     strokes = HANDS[digit][random.integers(2) if hand is None else hand]
     angle, slant = np.radians(random.uniform(-turn, turn)), random.uniform(-0.15, 0.15)
     size = height / 100 * random.uniform(0.9, 1.1)
-    matrix = size * np.array(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    ) @ [[random.uniform(0.85, 1.15), -slant], [0, 1]]
+    matrix = (
+        size
+        * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        @ [[random.uniform(0.85, 1.15), -slant], [0, 1]]
+    )
     shift = random.normal(0, 1, (len(strokes) + 1, 2))  # where strokes meet, they still do
     paths = []
     for number, points in enumerate(strokes):
@@ -162,6 +171,11 @@ def transparent(digit, random):
     return layer
 
 
+def in_a_corner(digit, random):
+    corner = random.integers(0, 2, 2) * 0.96 + 0.02
+    return on_paper(ink(digit, random, pen=4, height=50, canvas=(600, 400), at=corner))
+
+
 def cropped(digit, random):
     cover = ink(digit, random, pen=20)
     rows, columns = np.flatnonzero(cover.any(axis=1)), np.flatnonzero(cover.any(axis=0))
@@ -231,9 +245,7 @@ KINDS = {
     "transparent": transparent,
     "tiny": lambda digit, random: plain()(digit, random).resize((24, 24), Image.Resampling.BOX),
     "huge": lambda digit, random: plain()(digit, random).resize((3000, 3000)),
-    "in a corner": lambda digit, random: on_paper(
-        ink(digit, random, pen=4, height=50, canvas=(600, 400), at=random.integers(0, 2, 2) * 0.96 + 0.02)
-    ),
+    "in a corner": in_a_corner,
     "turned": plain(turn=15),
     "cropped": cropped,
     "dirty": dirty,

@@ -1,6 +1,7 @@
 """make draw: a digit drawn with the mouse in a real browser is read."""
 
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -102,7 +103,7 @@ def draw(browser, points):
 
 def between(corners, steps=4):
     """The points on the way from corner to corner."""
-    for (x, y), (u, v) in zip(corners, corners[1:], strict=False):
+    for (x, y), (u, v) in itertools.pairwise(corners):
         yield from ((x + (u - x) * k / steps, y + (v - y) * k / steps) for k in range(steps + 1))
 
 
