@@ -53,7 +53,7 @@ def tiny(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a __del__
-@counts(25, 1000)
+@counts(15, 300)
 def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, places, tell):
     """Be it torch's; and so does another one while the last complete epoch is restored."""
     states, result, lines = tiny
@@ -87,7 +87,7 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
                 assert found == expected or (not epochs and first.station == "begin")
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         assert train(run, checkpoint) == result, (first.station, first.left)
-    assert len(stations) > 2 or count < 25
+    assert len(stations) > 2
     tell(f"interrupts at random lines {DRAWN}: {count} inflicted, {count} survived bit-identical")
 
 
