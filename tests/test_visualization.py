@@ -16,7 +16,7 @@ from matplotlib.image import imread
 
 import Visualization as viz
 from helpers.history import History
-from models import GOAL, LAYOUT, VARIANTS, receptive_fields
+from models import GOAL, VARIANTS, receptive_fields
 from tests.helpers import history
 
 
@@ -442,7 +442,7 @@ def test_bad_input_is_refused_in_one_sentence(call, message):
 
 
 def test_the_picture_of_the_network_shows_every_variants_dropout_and_every_block():
-    axes = viz.network().axes[0]
+    axes = viz.network(VARIANTS).axes[0]
     written = texts(axes)
     for name in VARIANTS:
         assert name in written
@@ -450,7 +450,7 @@ def test_the_picture_of_the_network_shows_every_variants_dropout_and_every_block
     filled = [disc.get_markerfacecolor() != "white" for disc in discs]
     assert filled == [rate > 0 for variant in VARIANTS.values() for rate in variant.dropout]
     assert written.count("batch norm") == sum(v.batch_norm for v in VARIANTS.values())
-    for block, convs in enumerate(LAYOUT):
+    for block, convs in enumerate(VARIANTS["v1"].layout.blocks):
         assert "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs) in written
         assert f"{receptive_fields()[block]}x{receptive_fields()[block]}" in written
 
