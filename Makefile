@@ -3,25 +3,32 @@
 # make notebooks   run the notebooks in full and in place (-j2: two at a time)
 # make study       train whichever of the study's runs are missing, and write the report
 # make report      write the report on the study's runs as they are
+# make draw        draw a digit on a page in the browser (sets up Gradio, in a .venv-draw of its own)
 # make check       run the tests that are done within a minute
 # make test        run all tests but torture's
 # make torture     inflict hundreds of faults on checkpoints, data and training
 # make bench       time an epoch beside an ordinary PyTorch loop's
 # make data        fetch MNIST
-# make lock        write requirements.lock: the versions of all that requirements.txt brings along
+# make lock        write requirements.lock and requirements-draw.lock: the versions of everything
 # make clean       remove build/, checkpoints and what killed writers left; asks first for a study's
 #
-# Each sets up what it needs, in .venv or in VENV=PATH.
+# Each sets up what it needs, in .venv or in VENV=PATH; draw in .venv-draw or in DRAW_VENV=PATH.
 
 PYTHON ?= python3
 VENV ?= .venv
+DRAW_VENV ?= .venv-draw
 ifneq ($(words $(VENV)),1)
 $(error VENV is "$(VENV)"; expected a path without spaces)
+endif
+ifneq ($(words $(DRAW_VENV)),1)
+$(error DRAW_VENV is "$(DRAW_VENV)"; expected a path without spaces)
 endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final OneCycle)
 QUICK := build/quick
+COMPILE := build/lock/bin/python -m uv pip compile --quiet --universal --python-version 3.11 \
+    --no-annotate --custom-compile-command "make lock" --output-file
 
 # What the quick run's histories hold.
 define SUMMARY
@@ -34,7 +41,7 @@ for path in sorted(pathlib.Path("$(QUICK)").glob("*.json")):
 endef
 export SUMMARY
 
-.PHONY: help quick lab notebooks $(NOTEBOOKS) data study report check test torture bench lock clean
+.PHONY: help quick lab notebooks $(NOTEBOOKS) data study report draw check test torture bench lock clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +78,9 @@ report: $(READY)
 check: $(READY)
 	@$(RUN) pytest -m "not slow and not torture"
 
+draw: $(DRAW_VENV)/.ready
+	@$(DRAW_VENV)/bin/python app.py
+
 test: $(READY)
 	@$(RUN) pytest -m "not torture"
 
@@ -83,9 +93,9 @@ bench: $(READY)
 lock:
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@build/lock/bin/python -m uv pip compile --quiet --universal --python-version 3.11 \
-	    --no-annotate --custom-compile-command "make lock" \
-	    --output-file requirements.lock requirements.txt
+	@$(COMPILE) requirements.lock requirements.txt
+	@cp requirements.lock requirements-draw.lock  # the same versions, where Gradio takes them
+	@$(COMPILE) requirements-draw.lock requirements.txt requirements-draw.txt
 
 clean:
 	rm -rf build checkpoints
@@ -106,11 +116,14 @@ clean:
 	fi
 
 $(READY): requirements.txt requirements.lock
+$(DRAW_VENV)/.ready: requirements.txt requirements-draw.txt requirements-draw.lock
+%/.ready:
 	@case "$$($(PYTHON) --version 2>&1)" in \
 	    "Python 3.11."* | "Python 3.12."* | "Python 3.13."*) ;; \
 	    *) echo "This needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is none of them: name one," \
 	           "as in make PYTHON=python3.12"; exit 1 ;; \
 	esac
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --disable-pip-version-check -r requirements.txt -c requirements.lock
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check \
+	    $(patsubst %.txt,-r %.txt,$(filter %.txt,$^)) -c $(filter %.lock,$^)
 	@touch $@

@@ -33,6 +33,10 @@ from helpers.history import History, environment
 from models import identify
 
 
+class OtherRun(ValueError):
+    """A checkpoint is of another run than the one that was to resume."""
+
+
 class EarlyStopping:
     """Stop when a loss has not fallen under its best - min_delta for `patience` epochs."""
 
@@ -200,7 +204,7 @@ class Run:
     def resume(self, checkpoint: str | Path) -> bool:
         """Go on from a checkpoint, if there is one.
 
-        Raises ValueError if it is not one of this very run; nothing of it has then been used.
+        Raises OtherRun if it is not one of this very run; nothing of it has then been used.
         """
         state = load_checkpoint(checkpoint)
         if state is None:
@@ -212,7 +216,7 @@ class Run:
             self._restore(state)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             self.go_back()
-            raise ValueError(
+            raise OtherRun(
                 f"the checkpoint {checkpoint} belongs to another run: {str(error)[:500]}. It was "
                 "left alone; choose another path, or delete it to start from the beginning."
             ) from error

@@ -6,7 +6,7 @@ of variants' names, evaluated on the columns of a measure; verdicts follow from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, fsum, log, nan
@@ -20,6 +20,7 @@ from helpers.config import TrainingConfig
 from helpers.history import TEST_IMAGES, History
 from helpers.publication import Reported, published_log
 from models import CLASSES, GOAL, VARIANTS
+from study.runs import Runs
 from study.statistics import (
     ALPHA,
     Estimate,
@@ -31,9 +32,6 @@ from study.statistics import (
     sign_flip_test,
     weighted,
 )
-
-Runs = Mapping[tuple[str, int], History]  # by (variant, seed); every variant with the same seeds
-
 
 # --- measures -------------------------------------------------------------------------------------
 
@@ -273,8 +271,8 @@ class Contrast:
     def _mean(self, cells: pd.DataFrame, sign: int) -> np.ndarray:
         """Of every row, the mean of the variants added (sign 1) or subtracted (-1)."""
         weights = self.weights[sign * self.weights > 0]
-        weighted = cells[weights.index].to_numpy() * (weights / weights.sum()).to_numpy()
-        return np.array(list(map(fsum, weighted)))  # rounded once, as equal sums are to be equal
+        columns = [cells[v].to_numpy() * w for v, w in (weights / weights.sum()).items()]
+        return np.array(list(map(fsum, zip(*columns, strict=True))))  # equal sums are to be equal
 
 
 def difference(one: str, other: str) -> Contrast:

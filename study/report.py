@@ -65,7 +65,6 @@ from study.analysis import (
     Part,
     Quoted,
     Reproduction,
-    Runs,
     Verdict,
     across,
     among_themselves,
@@ -85,10 +84,11 @@ from study.analysis import (
     vote,
     word,
 )
-from study.runs import FOLDERS, SEEDS, load_runs
+from study.runs import FOLDERS, SEEDS, Runs, load_runs
 from study.statistics import ALPHA, Estimate, Interval, estimate, holm, runs_needed, wilson
 from Visualization import NotebookFigure
 
+PAGE_SETTING, AS_RUN_SETTING = SETTINGS
 RUNS, AS_RUN_RUNS = FOLDERS.values()
 PILOT = RUNS.with_name("pilot")
 PAGES = Path(__file__).parent
@@ -117,14 +117,14 @@ def report(
     and load_mnist raise; OSError if out cannot be written.
     """
     runs, others = load_runs(folder), load_runs(as_run)
-    check(runs, folder, "from the page")
-    if missing := _missing(runs, VARIANTS):
+    check(runs, folder)
+    if missing := _missing(runs, PAGE_SETTING):
         raise ValueError(
             f"{len(missing)} of {len(runs) + len(missing)} runs are missing, the first is "
             f"{missing[0]}: finish them by python -m study run; no verdict is computed before the "
             "last is in."
         )
-    check(others, as_run, "as run")
+    check(others, as_run, AS_RUN_SETTING)
     mnist = load_mnist()
     drawn = draw(runs, others, mnist.test_images, mnist.test_labels.tolist())
     files = {name: figure.png(dpi=figures.DPI) for name, figure in drawn.items()}
@@ -137,49 +137,44 @@ def report(
 # --- are these the runs? --------------------------------------------------------------------------
 
 
-def _missing(runs: Runs, variants: Iterable[str]) -> list[str]:
-    """The protocol's runs of these variants that are not there, in the order they are made."""
-    return [f"{v}-{seed}" for seed, v in product(SEEDS, variants) if (v, seed) not in runs]
+def _missing(runs: Runs, setting: str) -> list[str]:
+    """The protocol's runs in a setting that are not there, in the order they are made."""
+    return [f"{v}-{s}" for s, v in product(SEEDS, SETTINGS[setting]) if (v, s) not in runs]
 
 
-def check(runs: Runs, folder: str | Path, setting: str) -> None:
-    """Raise ValueError, in one sentence, unless these are some of the protocol's runs."""
-    variants = SETTINGS[setting]
-    expected = list(product(SEEDS, variants))
+def check(runs: Runs, folder: str | Path, setting: str = PAGE_SETTING) -> None:
+    """Raise ValueError, in one sentence, unless these are runs of the protocol in a setting."""
     named = {(seed, variant): f"{variant}-{seed}" for variant, seed in runs}
-    if foreign := sorted(set(named) - set(expected)):
+    if foreign := sorted(set(named) - set(product(SEEDS, SETTINGS[setting]))):
         raise ValueError(
             f"{folder} holds {named[foreign[0]]}, which is no run of the protocol; expected "
-            f"{', '.join(variants)} with seeds {SEEDS[0]} to {SEEDS[-1]}: move it away."
+            f"{', '.join(SETTINGS[setting])} with seeds {SEEDS[0]} to {SEEDS[-1]}: move it away."
         )
-    there = {(seed, v): runs[v, seed] for seed, v in expected if (v, seed) in runs}
-    for (seed, variant), history in there.items():
-        if fault := _fault(history, replace(PROTOCOLS[setting], seed=seed)):
-            raise ValueError(
-                f"{folder} holds {variant}-{seed} {fault}: delete it and run it again."
-            )
-    for seed in SEEDS:
-        of_seed = [h.environment for (of, _), h in there.items() if of == seed]
-        all_of_it = [d for other in of_seed for d in differences(other, of_seed[0])]
-        if wrong := [place for place in all_of_it if not place.startswith("commit")]:
+    first: dict[int, History] = {}  # of every seed
+    for (seed, variant), name in sorted(named.items()):
+        history = runs[variant, seed]
+        if fault := _fault(history, setting):
+            raise ValueError(f"{folder} holds {name} {fault}: delete it and run it again.")
+        wrong = differences(history.environment, first.setdefault(seed, history).environment)
+        if wrong := [place for place in wrong if not place.startswith("commit")]:
             raise ValueError(
                 f"the runs with seed {seed} in {folder} come from different environments, "
                 f"{wrong[0]}: delete all of them and run them on one machine."
             )
     for what in ("commit", "code"):
-        found = {history.environment.get(what, history.code) for history in there.values()}
+        found = {history.environment.get(what, history.code) for history in runs.values()}
         if len(found) > 1:
             raise ValueError(
                 f"the runs in {folder} come from different code, {what} "
-                f"{' and '.join(map(str, found))}: expected one for all; delete those of the "
-                "others and run them again."
+                f"{' and '.join(sorted(map(str, found)))}: expected one for all; delete those of "
+                "the others and run them again."
             )
 
 
-def _fault(history: History, protocol: TrainingConfig) -> str | None:
+def _fault(history: History, setting: str) -> str | None:
     """What the protocol does not allow in a run, or None."""
-    there = TrainingConfig(**history.config).as_dict()
-    if wrong := differences(there, protocol.as_dict()):
+    here = replace(PROTOCOLS[setting], seed=history.seed).as_dict()
+    if wrong := differences(TrainingConfig(**history.config).as_dict(), here):
         return f"by another config: {wrong[0]}"
     if history.train_images != TRAIN_IMAGES:
         return f"with {history.train_images} training images, where the protocol has {TRAIN_IMAGES}"
@@ -201,7 +196,7 @@ def write(runs: Runs, pilot: Runs, as_run: Runs) -> str:
     table, before = measured(runs), measured(pilot, (FINAL,))
     found = verdicts(table)
     beyond = beyond_these_images(runs, [*ALL, *map(Contrast, VARIANTS)])
-    complete = not _missing(as_run, AS_RUN)
+    complete = not _missing(as_run, AS_RUN_SETTING)
     return _fill(
         "report.md",
         publication=_publication(found, verdicts(measured(as_run), LOGGED) if complete else None),
@@ -982,7 +977,7 @@ def draw(
         _runs_panel(table, FIRST, "test accuracy (%)"),
     ]
     cells = [(images[index], caption) for index, caption in _hardest(runs, labels)]
-    complete = not _missing(as_run, AS_RUN)
+    complete = not _missing(as_run, AS_RUN_SETTING)
     tables = [table, *([measured(as_run)] if complete else [])]
     drawn = {"comparison_band.png": figures.inside_our_band(_bands(as_run))} if complete else {}
     return drawn | {

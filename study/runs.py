@@ -6,6 +6,7 @@ workers.py has where each of them runs.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -191,6 +192,7 @@ def run(
                     "config": config.as_dict(),
                     "train_images": train_images,
                     "held_out": held_out,
+                    "host": socket.gethostname(),
                     "checkpoint": str((folder / f"{variant}-{config.seed}.pt").absolute()),
                 }
                 for variant, config in missing

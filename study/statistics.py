@@ -142,12 +142,12 @@ def pigeonhole(tables: np.ndarray, draws: int = 10_000, seed: int = 0) -> list[I
     counting = tables.any(axis=(0, 1))  # columns of zeros add nothing, and are most of them
     tables = tables[:, :, counting]
     generator = np.random.default_rng(seed)
-    means = np.empty((draws, len(tables)))
+    row_counts = np.empty((draws, rows))
+    column_counts = np.empty((draws, np.count_nonzero(counting)))
     for draw in range(draws):
-        row_counts, column_counts = (
-            np.bincount(generator.integers(n, size=n), minlength=n).astype(float)
-            for n in (rows, columns)
-        )
-        means[draw] = tables @ column_counts[counting] @ row_counts
+        row_counts[draw] = np.bincount(generator.integers(rows, size=rows), minlength=rows)
+        drawn = generator.integers(columns, size=columns)
+        column_counts[draw] = np.bincount(drawn, minlength=columns)[counting]
+    means = np.einsum("trd,dr->dt", tables @ column_counts.T, row_counts)
     low, high = np.percentile(means / (rows * columns), (2.5, 97.5), axis=0)
     return list(zip(low.tolist(), high.tolist(), strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from pathlib import Path
 
 from DataPipeline import load_mnist, make_loaders
 from helpers.config import TrainingConfig, get_device, set_seed
+from helpers.history import History
+from helpers.run import OtherRun
 from helpers.weights import save_weights
 from models import SETTINGS
 from TrainingHelper import evaluate, fit
@@ -176,22 +179,30 @@ def train(
     checkpoint: str | Path,
     train_images: int,
     held_out: bool,
+    host: str,
 ) -> None:
     """Train one variant as in the notebooks, without loader threads; print each epoch's number.
 
     The history and the weights go into the folder, as run.json and run.safetensors. MNIST is that
-    of load_mnist, wherever this runs, and so is the checkpoint, if its folder is there.
+    of load_mnist, wherever this runs. The checkpoint is kept on the host that asked for the run;
+    one of other code is of no use to a study, whose run begins again.
     """
     config, device = TrainingConfig(**config), get_device()
     data = load_mnist().held_out() if held_out else load_mnist()
     loaders = make_loaders(data.first(train_images), config, device, num_workers=0)
     set_seed(config.seed)
     model = SETTINGS[config.setting][variant].network()
-    if not Path(checkpoint).parent.is_dir():  # on another machine
+    if host != socket.gethostname():
         checkpoint = Path(folder, "run.pt")
-    history = fit(
-        model, *loaders, config, device, checkpoint, lambda h: print(len(h.epochs), flush=True)
-    )
+
+    def tell(history: History) -> None:
+        print(len(history.epochs), flush=True)
+
+    try:
+        history = fit(model, *loaders, config, device, checkpoint, tell)
+    except OtherRun:
+        Path(checkpoint).unlink()
+        history = fit(model, *loaders, config, device, checkpoint, tell)
     loss, accuracy = evaluate(model, loaders[0].as_they_are(), device)
     history.clean_train = {"loss": loss, "accuracy": accuracy}
     history.save(Path(folder, "run.json"))

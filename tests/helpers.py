@@ -7,14 +7,16 @@ import contextlib
 import os
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.config import PROTOCOLS
 from helpers.history import History
-from models import SETTINGS, VARIANTS
+from models import SETTINGS
 from TrainingHelper import TrainingConfig, set_seed
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -129,7 +131,12 @@ def history(accuracies=(98.0, 99.5), variant="v1", seed=42, *, config=None, **fi
 
 
 def made_up_study(
-    seeds=range(47, 57), shifts=None, spread=None, draw=0, mistakes=True, variants=VARIANTS
+    seeds=range(47, 57),
+    shifts=None,
+    spread=None,
+    draw=0,
+    mistakes=True,
+    setting="from the page",
 ):
     """The runs of a study that never was, by (variant, seed), with all that its report reads.
 
@@ -142,7 +149,7 @@ def made_up_study(
     difficulty = generator.gumbel(size=10_000)
     runs = {}
     for seed in seeds:
-        for variant in variants:
+        for variant in SETTINGS[setting]:
             shift = (shifts or {}).get(variant, 0)
             shift += generator.normal(0, (spread or {}).get(variant, 0.1))
             epoch = np.arange(20)
@@ -151,10 +158,13 @@ def made_up_study(
             run = history((100 - errors.clip(0.05, 90)).round(2).tolist(), variant, seed)
             for number, record in enumerate(run.epochs):
                 record["learning_rate"] = 0.001 * 0.1 ** (number // 7)
+                record["train_loss"] = generator.uniform(1, 1.1) / (1 + number)
+                record["test_loss"] = 1 / (1 + number)
             if mistakes:
                 wrong = round(10_000 - 100 * run.final_accuracy)
                 order = (difficulty + generator.gumbel(0, 0.3, 10_000)).argsort()[::-1]
-                run.mistakes = [[i, (i + i % 7) % 10] for i in sorted(order[:wrong].tolist())]
+                run.mistakes = [(i, (i + i % 7) % 10) for i in sorted(order[:wrong].tolist())]
+            run.config = replace(PROTOCOLS[setting], seed=seed).as_dict()
             run.train_images = 60_000
             run.clean_train = {"loss": 0.01, "accuracy": 50 + run.final_accuracy / 2}
             run.environment |= {"processor": "a processor", "commit": 40 * "c"}

@@ -13,20 +13,30 @@ from models import VARIANTS
 from study import analysis
 from study.analysis import (
     CLAIMS,
+    EPOCHS,
     EPOCHS_RATIO,
     FINAL,
     FIRST,
     GAP_ALIKE,
     INCONCLUSIVE,
+    LOGGED,
+    LOGS,
     NONE,
+    NOT_SAME,
+    NOT_TOLD,
     OTHER_WAY,
+    SAME,
     SHOWN,
     SMALL,
     SPEED,
+    THREE,
     Contrast,
     Quoted,
+    across,
+    among_themselves,
     answers,
     beyond_these_images,
+    curve,
     difference,
     disagreement,
     effect_of,
@@ -37,11 +47,13 @@ from study.analysis import (
     p_value,
     per_seed,
     predicted,
+    reproduction,
     unpaired,
     verdicts,
     vote,
     word,
 )
+from study.runs import SEEDS
 from study.statistics import holm
 from tests.helpers import history, made_up_study
 
@@ -359,6 +371,115 @@ def test_tests_on_different_sides_of_5_percent_are_said_to_be():
     found = effect_of(outlier, None)
     assert found.flip_p < 0.05 < found.p and found.tests_disagree
     assert not effect_of(spread_out(1), None).tests_disagree
+
+
+# --- the publication as it was run ----------------------------------------------------------------
+
+
+def draws(count, shift=0.0, seed=1):
+    """Runs of one variant, as draws of each other but for the shift of ln(test error)."""
+    made = made_up_study(seeds=range(count), shifts={"v1": shift}, draw=seed, mistakes=False)
+    return [made["v1", seed] for seed in range(count)]
+
+
+def test_a_run_is_held_against_the_others_by_six_numbers_and_its_curve():
+    one, *ten = draws(11)
+    found = reproduction(one, ten)
+    assert len(found.numbers) == len(found.predicted) == len(found.inside) == 6
+    assert found.numbers[1] == one.epochs[0]["test_accuracy"]
+    best = [run.best_accuracy for run in ten]
+    half = 2.2622 * np.std(best, ddof=1) * sqrt(1.1)
+    assert found.predicted[3] == pytest.approx((fmean(best) - half, fmean(best) + half), rel=1e-5)
+    curves = [[log(100 - r["test_accuracy"]) for r in run.epochs] for run in (one, *ten)]
+    distances = [
+        np.mean((np.array(c) - np.mean([o for o in curves if o is not c], axis=0)) ** 2)
+        for c in curves
+    ]
+    assert found.rank == sorted(distances).index(distances[0]) + 1 and found.curves == 11
+
+
+def test_a_number_outside_is_forgiven_and_two_or_the_farthest_curve_are_not():
+    found = reproduction(*(lambda one, *ten: (one, ten))(*draws(11)))
+    inside = [True] * 6
+    assert found._replace(inside=inside, rank=10).reproduced
+    assert found._replace(inside=[False, *inside[1:]], rank=1).reproduced
+    assert not found._replace(inside=[False, False, *inside[2:]], rank=1).reproduced
+    assert not found._replace(inside=inside, rank=11).reproduced
+
+
+def test_a_curve_as_far_as_another_is_not_the_farthest():
+    """Twins apart from the rest; and an epoch that all reach in the same, which lies inside."""
+    low, high = history([98.0, 99.0, 99.2]), history([97.0, 99.0, 99.0])
+    found = reproduction(low, [low, *[high] * 9])
+    assert found.rank < found.curves and found.inside[2]
+    assert reproduction(low, [high] * 10).rank == 11
+
+
+def test_a_run_that_stopped_early_keeps_its_last_error():
+    stopped = history([98.0] * 12, status="early stopping")
+    assert curve(stopped).tolist() == [log(2)] * 20
+
+
+def test_runs_of_another_kind_are_not_reproduced_and_most_of_the_same_are():
+    """Of the same kind about 1 in 9 fails by its curve or its numbers."""
+    *ten, _ = draws(11)
+    [shifted] = draws(1, shift=0.8, seed=3)
+    found = reproduction(shifted, ten)
+    assert not found.reproduced and found.rank == 11
+    same = among_themselves(draws(60))
+    assert [of.curves for of in same] == [60] * 60
+    assert sum(of.reproduced for of in same) / 60 > 0.8
+
+
+def test_the_logs_are_the_publications():
+    assert [LOGS[v].epochs[0]["test_accuracy"] for v in THREE] == [96.68, 93.59, 98.76]
+    assert LOGGED[EPOCHS.name].iloc[0].to_dict() == {"v2": 8, "v1": 8, "final": 5}
+    expected = [[0, 3], [4, 1.6, 1.6], [0.18], [99.50, 99.34, 99.32], [3.09, 93.59, 96.68]]
+    for claim, numbers in zip(CLAIMS, expected, strict=True):
+        assert [quoted.number(LOGGED) for quoted in claim.quoted] == pytest.approx(numbers)
+
+
+def test_final_as_run_is_v2_with_batch_normalization():
+    made = made_up_study(setting="as run", mistakes=False)
+    found = measured(made)
+    assert found[FINAL.name, "final"].equals(found[FINAL.name, "v2_bn"])
+    contrast = per_seed(found, difference("final", "v1"), FINAL)
+    expected = [made["v2_bn", s].final_accuracy - made["v1", s].final_accuracy for s in SEEDS]
+    assert contrast == pytest.approx(expected)
+
+
+def settings(page=None, as_run=None):
+    """The tables of made-up studies in both settings."""
+    return (
+        measured(made_up_study(shifts=page, draw=7, mistakes=False)),
+        measured(made_up_study(setting="as run", shifts=as_run, draw=8, mistakes=False)),
+    )
+
+
+def test_settings_are_two_independent_samples_of_equal_weight():
+    page, as_run = settings()
+    found = across(page, as_run, analysis.PAIR)
+    one, other = (per_seed(table, analysis.V1_V2, FINAL) for table in (page, as_run))
+    test = stats.ttest_ind(other, one, equal_var=False)
+    assert found.difference.found.mean == pytest.approx(other.mean() - one.mean())
+    assert found.difference.p == pytest.approx(test.pvalue)
+    ends = test.confidence_interval(0.95)
+    assert found.difference.found.interval() == pytest.approx(tuple(ends))
+    mean, low, high = found.mean.found.ends()
+    assert mean == pytest.approx((one.mean() + other.mean()) / 2)
+    assert high - low == pytest.approx((ends.high - ends.low) / 2)  # half the difference's
+
+
+def test_settings_are_the_same_not_the_same_or_not_told_apart():
+    slow = {"v1": 0.6, "late": 0.6}
+    part = CLAIMS[0].parts[0]  # late dropout, learning speed
+    assert across(*settings(slow, slow), part).word == SAME
+    assert across(*settings({}, slow), part).word == NOT_SAME
+    against = across(*settings({"v2": 0.6, "none": 0.6}, slow), part)
+    assert against.word == NOT_SAME and against.opposite
+    doubt = across(*settings(), part)
+    unsure = doubt.difference._replace(equivalence=0.2, p=0.3)
+    assert doubt._replace(difference=unsure).word == NOT_TOLD and not doubt.opposite
 
 
 # --- verdicts on studies whose truth is known -----------------------------------------------------

@@ -1,8 +1,12 @@
 """From any picture of a digit to MNIST's form, and what the trained networks then read."""
 
+import contextlib
 import io
+import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from itertools import combinations
 
@@ -11,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from scipy.ndimage import center_of_mass
+from scipy.ndimage import binary_dilation, center_of_mass
 
 from DataPipeline import make_loaders
 from helpers.weights import save_weights
-from predict import NAMES, as_text, load_networks, main, prepare, read
+from predict import NAMES, as_text, load_networks, main, prepare, read, verdict
+from tests import drawings
 from tests.helpers import PROJECT, build, history
 
 FONTS = {
@@ -34,32 +39,11 @@ def printed(digit, font="DejaVuSans", size=150, canvas=(300, 260), at=(110, 40))
     return image
 
 
-# Lines from corner to corner, in hundredths of the digit's box.
-LINES = [
-    [(50, 2), (20, 15), (8, 50), (20, 85), (50, 98), (80, 85), (92, 50), (80, 15), (45, 3)],
-    [(55, 0), (48, 100)],
-    [(12, 25), (30, 4), (60, 2), (82, 20), (75, 42), (40, 70), (8, 98), (90, 98)],
-    [(12, 12), (45, 0), (80, 12), (78, 36), (42, 48), (82, 60), (88, 82), (50, 100), (10, 88)],
-    [(15, 2), (12, 50), (85, 50), (82, 0), (80, 100)],
-    [(85, 2), (22, 2), (18, 42), (55, 38), (88, 60), (78, 90), (40, 100), (10, 88)],
-    [(70, 0), (30, 28), (12, 65), (25, 95), (60, 100), (85, 80), (70, 55), (40, 55), (15, 75)],
-    [(8, 4), (90, 4), (40, 100)],
-    [(75, 15), (45, 0), (18, 18), (75, 65), (80, 88), (48, 100), (15, 85), (72, 35), (78, 15)],
-    [(82, 30), (55, 2), (20, 15), (20, 42), (50, 50), (80, 30), (80, 60), (68, 100)],
-]
-
-
-def drawn(digit, pen, height=400, canvas=(800, 600), seed=0):
-    """A digit as a trembling mouse draws it in a paint program: jagged lines of one pen."""
+def drawn(digit, pen, seed=0):
+    """A digit as a trembling mouse draws it in a paint program."""
     random = np.random.default_rng([seed, digit])
-    corners = np.array(LINES[digit]) / 100 * (0.6 * height, height)
-    corners += random.uniform(pen, np.array(canvas) - (0.6 * height + pen, height + pen))
-    steps = np.linspace(0, len(corners) - 1, 8 * len(corners))
-    path = np.stack([np.interp(steps, range(len(corners)), axis) for axis in corners.T], axis=1)
-    path += random.normal(0, height / 120, path.shape)
-    image = Image.new("L", canvas, 255)
-    ImageDraw.Draw(image).line([tuple(xy) for xy in path.round()], fill=0, width=pen, joint="curve")
-    return image
+    how = {"height": 400, "canvas": (800, 600), "jag": 0.8, "at": random.uniform(0.02, 0.98, 2)}
+    return drawings.on_paper(drawings.ink(digit, random, pen, **how), 255, 0)
 
 
 def ink(image):
@@ -73,7 +57,7 @@ SAME = 10  # the difference of two pictures of one digit; of two digits' it is 1
 def difference(left, right):
     """The mean difference of two pictures' pixels, 0 to 255, at the best of nine places.
 
-    A centre of mass between two pixels may round to either.
+    A center of mass between two pixels may round to either.
     """
     moved = [right.roll((y, x), dims=(1, 2)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     return min((left.float() - picture.float()).abs().mean().item() for picture in moved)
@@ -89,12 +73,12 @@ def test_the_difference_tells_two_digits_from_two_pictures_of_one():
 
 @pytest.mark.parametrize("font", ["Pillow", *FONTS])
 @pytest.mark.parametrize("digit", range(10))
-def test_a_digit_fills_20_pixels_bright_on_black_and_centred_by_its_mass(font, digit):
+def test_a_digit_fills_20_pixels_bright_on_black_and_centered_by_its_mass(font, digit):
     picture = prepare(printed(digit, font))
     assert picture.dtype == torch.uint8 and picture.shape == (1, 28, 28)
     rows, columns = picture[0].numpy().any(axis=1).nonzero()[0], picture[0].any(dim=0).nonzero()
     assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
-    assert all(abs(centre - 14) <= 0.5 for centre in center_of_mass(picture[0].numpy()))
+    assert all(abs(center - 14) <= 0.5 for center in center_of_mass(picture[0].numpy()))
     assert picture.max() == 255 and (picture == 0).float().mean() > 0.5
     assert ((picture > 0) & (picture < 255)).sum() > 20  # antialiased
     left, top, end, bottom = ImageOps.invert(printed(digit, font)).getbbox()
@@ -129,7 +113,7 @@ def test_size_and_place_in_the_picture_do_not_matter(size, place):
         assert difference(prepare(image), prepare(printed(digit))) < SAME, digit
 
 
-def colours(image, pen, paper):
+def colors(image, pen, paper):
     return ImageOps.colorize(image, black=pen, white=paper)
 
 
@@ -160,9 +144,9 @@ def rubbed_out(image):
     "change",
     [
         rubbed_out,
-        lambda image: colours(image, "blue", "white"),
-        lambda image: colours(image, "yellow", "white"),
-        lambda image: colours(image, "#dc5028", "#287828"),  # of about one luminance
+        lambda image: colors(image, "blue", "white"),
+        lambda image: colors(image, "yellow", "white"),
+        lambda image: colors(image, "#dc5028", "#287828"),  # of about one luminance
         lambda image: transparent(image, "black"),
         lambda image: transparent(image, "white"),
         lambda image: image.convert("LA"),
@@ -179,7 +163,7 @@ def rubbed_out(image):
         lambda image: image.resize((60, 52)),
     ],
 )
-def test_colours_transparency_and_the_kind_of_file_do_not_matter(change):
+def test_colors_transparency_and_the_kind_of_file_do_not_matter(change):
     for digit in (1, 2, 4, 7):
         image = printed(digit)
         assert difference(prepare(change(image)), prepare(image)) < SAME, digit
@@ -196,7 +180,7 @@ def test_a_digit_wider_than_high_is_20_pixels_wide():
 
 @pytest.mark.parametrize("turns", range(4))
 def test_a_shape_whose_mass_lies_at_one_end_is_kept_whole(turns):
-    """With its centre of mass in the middle it would stick out of the picture."""
+    """With its center of mass in the middle it would stick out of the picture."""
     image = Image.new("L", (400, 400), 255)
     ImageDraw.Draw(image).line([(200, 60), (200, 340)], fill=0, width=14)
     ImageDraw.Draw(image).rectangle([100, 300, 300, 340], fill=0)
@@ -293,11 +277,89 @@ BROKEN = {
     "holes.png": (png(20, 20), "damaged"),
     "bomb.png": (png(60_000, 60_000), "over 89 million pixels"),
     "large.png": (png(10_000, 10_000), "over 89 million pixels"),
-    "white.png": (file(Image.new("L", (60, 60), 255)), "shows no digit"),
-    "dot.png": (file(Image.new("1", (1, 1))), "shows no digit"),
-    "nothing.png": (file(Image.new("RGBA", (60, 60), (255, 0, 0, 0))), "shows no digit"),
-    "grey.png": (file(Image.effect_noise((200, 200), 5)), "shows no digit"),
+    "white.png": (file(Image.new("L", (60, 60), 255)), "shows no single digit: nothing stands out"),
+    "dot.png": (file(Image.new("1", (1, 1))), "shows no single digit: nothing stands out"),
+    "nothing.png": (
+        file(Image.new("RGBA", (60, 60), (255, 0, 0, 0))),
+        "shows no single digit: nothing stands out",
+    ),
+    "gray.png": (file(Image.effect_noise((200, 200), 5)), "nothing stands out from"),
+    "noise.png": (file(Image.effect_noise((200, 200), 90)), "nothing stands out from"),
+    "nan.tif": (file(Image.fromarray(np.full((9, 9), np.nan, "float32")), "TIFF"), "holds NaN"),
 }
+
+
+def photo(seed, noise):
+    """A blank paper in uneven light."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[-1:1:300j, -1:1:300j]
+    a, b, c, d = random.uniform(-1, 1, 4)
+    light = 150 + 60 * a * x + 60 * b * y + 40 * c * x * x + 40 * d * y * y
+    return drawings.gray(light + random.normal(0, noise, (300, 300)))
+
+
+def side_by_side(axis, *digits):
+    """Several digits in a row or above each other."""
+    random = np.random.default_rng([axis, *digits])
+    every = [drawings.ink(d, random, pen=9, height=140, canvas=(200, 200)) for d in digits]
+    return drawings.on_paper(np.concatenate(every, axis=axis))
+
+
+def specks(seed):
+    random = np.random.default_rng(seed).uniform(size=(400, 400)) < 2e-4
+    return drawings.on_paper(binary_dilation(random, iterations=3).astype(float))
+
+
+def filled(height, width):
+    return drawings.on_paper(np.pad(np.ones((height, width)), 60))
+
+
+NONE = {
+    "blank photographs": [photo(seed, noise) for seed in range(4) for noise in (0, 3, 9)],
+    "two digits": [side_by_side(1, d, (d + 3) % 10) for d in range(10)],
+    "one above the other": [side_by_side(0, 2, 5), side_by_side(0, 8, 8)],
+    "three digits": [side_by_side(1, 4, 0, 7), side_by_side(1, 1, 1, 1)],
+    "specks": [specks(seed) for seed in range(4)],
+    "filled boxes": [filled(150, 150), filled(150, 110), filled(100, 180)],
+    "every pixel at random": [
+        drawings.gray(255 * np.random.default_rng(0).integers(0, 2, (side, side)))
+        for side in (28, 300)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", NONE)
+def test_what_is_no_single_digit_is_refused(kind):
+    for number, image in enumerate(NONE[kind]):
+        with pytest.raises(ValueError, match=r"the image shows no single digit: .*\.$") as error:
+            prepare(image)
+            pytest.fail(f"number {number} was taken for a digit")
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.slow
+def test_hardly_any_of_mnists_images_is_refused(mnist):
+    refused = 0
+    for image in mnist.test_images[::10]:
+        try:
+            prepare(Image.fromarray(image[0].numpy()))
+        except ValueError:
+            refused += 1
+    assert refused <= 2  # of 1,000
+
+
+@pytest.mark.parametrize("array", [np.zeros((28, 28), "uint8"), torch.zeros(1, 28, 28)])
+def test_an_array_or_a_tensor_gets_a_sentence(array):
+    with pytest.raises(TypeError, match=f"not a {type(array).__name__}: PIL.Image.fromarray"):
+        prepare(array)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_into_which_nobody_writes_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "v1.safetensors")
+    for attempt in (lambda: prepare(tmp_path / "v1.safetensors"), lambda: load_networks(tmp_path)):
+        with pytest.raises(ValueError, match="is a pipe or a device: save it as a file first"):
+            attempt()
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -327,32 +389,102 @@ def weights(tmp_path):
     return str(tmp_path)
 
 
-def test_the_command_shows_each_picture_and_what_every_variant_says(weights, tmp_path, capsys):
+def test_the_command_says_a_line_for_each_picture(weights, tmp_path, capsys):
     paths = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     for digit, path in enumerate(paths):
         printed(digit).save(path)
     assert main([*paths, "--weights", weights]) == 0
     out, err = capsys.readouterr()
     assert not err
-    for path in paths:
-        picture = prepare(path)
-        assert f"{path}, as the networks are given it:\n{as_text(picture)}\n" in out
-        for name, likely in read(picture, load_networks(weights)).items():
+    for path, line in zip(paths, out.splitlines(), strict=True):
+        readings = read(prepare(path), load_networks(weights))
+        digit = verdict(readings)
+        assert line.startswith(f"{path}: {'unsure' if digit is None else digit} (v1: ")
+        for name, likely in readings.items():
             (first, second), (digit, other) = (found.tolist() for found in likely.topk(2))
             sure = f"{100 * first:.1f} % sure (or {other}: {100 * second:.1f} %)"
-            assert f"{name}: {digit}, {sure}\n" in out
+            assert f"{name}: {digit}, {sure}" in line
             assert likely.shape == (10,) and likely.sum().item() == pytest.approx(1)
+
+
+def test_a_folder_stands_for_its_pictures_and_show_for_what_the_networks_get(tmp_path, capsys):
+    for name in ("b.png", "a.JPG"):
+        printed(5).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path), str(tmp_path / "empty"), "--show"]) == 1
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert [line.split(" (")[0] for line in lines[::15]] == [
+        f"{tmp_path / name}: 5" for name in ("a.JPG", "b.png")
+    ]
+    assert "\n".join(lines[16:]) == as_text(prepare(tmp_path / "b.png"))
+    assert err.startswith(f"{tmp_path / 'empty'} holds no picture in PNG, ")
+
+
+def test_json_has_a_line_for_each_picture(tmp_path, capsys):
+    printed(5).save(tmp_path / "five.png")
+    assert main([str(tmp_path / "five.png"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["picture"], found["digit"]) == (str(tmp_path / "five.png"), 5)
+    readings = read(prepare(tmp_path / "five.png"), load_networks())
+    assert found["probabilities"] == {name: likely.tolist() for name, likely in readings.items()}
+
+
+def test_networks_that_disagree_are_unsure(tmp_path, capsys, monkeypatch):
+    printed(5).save(tmp_path / "five.png")
+    likely = torch.eye(10)
+    readings = {"v1": likely[3], "v2": likely[3], "final": likely[5]}
+    assert verdict(readings) is None and verdict({"v1": likely[3], "v2": likely[3]}) == 3
+    monkeypatch.setattr("predict.read", lambda picture, networks: readings)
+    main([str(tmp_path / "five.png")])
+    assert "five.png: unsure (v1: 3, > 99.9 % sure; v2" in capsys.readouterr().out
+
+
+def run(*arguments, cwd, shell=""):
+    """The command as a process of its own; what it gives and says."""
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" "$@" {shell}', sys.executable, PROJECT / "predict.py", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "Traceback" not in done.stderr + done.stdout and "Exception" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs bash")
+def test_from_any_folder_and_whatever_becomes_of_its_output(tmp_path):
+    for number in range(3):
+        printed(number).save(tmp_path / f"{number}.png")
+    code, out, err = run(".", cwd=tmp_path)
+    assert code == 0 and not err
+    assert [line.split(" (")[0] for line in out.splitlines()] == [
+        "0.png: 0",
+        "1.png: 1",
+        "2.png: 2",
+    ]
+    code, out, err = run(".", shell="| head -n 0", cwd=tmp_path)
+    assert not out and not err
+    assert run("none.png", "1.png", shell="2>&-", cwd=tmp_path)[:1] == (1,)
+    assert run("1.png", shell=">&-", cwd=tmp_path) == (0, "", "")
+    if os.path.exists("/dev/full"):
+        code, _, err = run("1.png", shell=">/dev/full", cwd=tmp_path)
+        assert code == 1 and err == "The output could not be written: No space left on device.\n"
+        assert run("none.png", shell="2>/dev/full", cwd=tmp_path)[0] == 1
 
 
 def test_the_command_names_what_it_could_not_read_and_reads_the_rest(weights, tmp_path, capsys):
     printed(4).save(tmp_path / "four.png")
     (tmp_path / "paper.pdf").write_bytes(BROKEN["paper.pdf"][0])
-    paths = [str(tmp_path / name) for name in ("paper.pdf", "none.png", ".", "four.png")]
+    paths = [str(tmp_path / name) for name in ("paper.pdf", "none.png", "four.png")]
     assert main([*paths, "--weights", weights]) == 1
     out, err = capsys.readouterr()
     assert out.startswith(paths[-1])
     lines = err.splitlines()
-    assert len(lines) == 3 and all(line.endswith(".") for line in lines)
+    assert len(lines) == 2 and all(line.endswith(".") for line in lines)
     assert "paper.pdf" in lines[0] and "none.png: No such file" in lines[1]
 
 
@@ -368,7 +500,27 @@ def test_without_weights_the_command_says_what_makes_them(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def networks():
-    return load_networks(PROJECT / "results")
+    return load_networks()
+
+
+def test_read_wants_evaluation_mode_and_bytes(networks):
+    picture = prepare(printed(5))
+    for wrong in (picture / 255, picture[0], picture[None], picture.float()):
+        with pytest.raises(ValueError, match=r"expected torch.uint8 \[1, 28, 28\]"):
+            read(wrong, networks)
+    training = load_networks()
+    training["v2"].train()
+    with pytest.raises(ValueError, match=r"v2 is in training mode: call its eval\(\) first"):
+        read(picture, training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", drawings.KINDS)
+def test_final_reads_nineteen_of_twenty_of_each_kind_of_drawing(kind, networks):
+    """The thresholds were found on seeds 0 to 5; this one was not looked at before."""
+    lined = kind in ("framed at the rim", "framed inside", "ruled", "squared")
+    found = right(drawings.pictures(kind, seed=2024), networks)["final"]
+    assert found >= (18 if lined else 19)
 
 
 def test_a_picture_is_given_to_the_networks_as_the_test_images_are(networks, small):
@@ -381,11 +533,12 @@ def test_a_picture_is_given_to_the_networks_as_the_test_images_are(networks, sma
 
 def right(images, networks):
     """Of (digit, image) pairs, how many each network reads right."""
-    readings = [(digit, read(prepare(image), networks)) for digit, image in images]
-    return {
-        name: sum(reading[name].argmax().item() == digit for digit, reading in readings)
-        for name in networks
-    }
+    counts = dict.fromkeys(networks, 0)
+    for digit, image in images:
+        with contextlib.suppress(ValueError):  # refused
+            for name, likely in read(prepare(image), networks).items():
+                counts[name] += likely.argmax().item() == digit
+    return counts
 
 
 def test_the_networks_read_nine_of_ten_printed_digits(networks):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from pathlib import Path
 import distributed
 import pytest
 
-from DataPipeline import make_loaders
+from DataPipeline import load_mnist, make_loaders
 from helpers.checkpoint import weights_digest
 from helpers.history import History
 from helpers.weights import load_weights
@@ -340,12 +341,19 @@ def git(folder, *arguments):
 
 
 @pytest.mark.slow
-def test_a_run_takes_no_module_from_the_current_folder(tmp_path, monkeypatch, undisturbed):
+def test_a_run_takes_no_module_from_the_current_folder_and_no_checkpoint_of_another(
+    tmp_path, monkeypatch, undisturbed
+):
     (tmp_path / "data").symlink_to(PROJECT / "data")
     (tmp_path / "models.py").write_text("raise ValueError('not these')")
     monkeypatch.chdir(tmp_path)
     task = {"variant": "v1", "config": replace(SMALL["config"], seed=42).as_dict()}
-    task |= {"train_images": IMAGES, "held_out": False, "checkpoint": f"{tmp_path}/run.pt"}
+    task |= {"train_images": IMAGES, "held_out": False, "host": socket.gethostname()}
+    checkpoint = tmp_path / "run.pt"
+    model = build("v1", 42)
+    loaders = make_loaders(load_mnist().first(64), TrainingConfig(epochs=1), num_workers=0)
+    fit(model, *loaders, TrainingConfig(epochs=1), CPU, checkpoint, progress=False)
+    task["checkpoint"] = str(checkpoint)  # of another run: a study begins again
     told = []
     content, _ = workers.in_process(task, workers.snapshot(), told.append, None)
     found = History.from_dict(json.loads(content))

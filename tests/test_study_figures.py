@@ -12,16 +12,20 @@ from matplotlib.text import Text
 
 from models import VARIANTS
 from study import figures
-from study.figures import EffectPanel, EffectRow, RunsPanel
+from study.figures import Band, EffectPanel, EffectRow, RunsPanel
 from study.statistics import estimate
 
+LATE, BN = (1.1, (0.9, 1.3), (0.95, 1.25)), (0.6, (0.5, 0.7), (0.55, 0.65))
 ROWS = [
-    EffectRow("late dropout,\nwithout batch normalisation", 1.1, (0.9, 1.3), (0.95, 1.25), True),
-    EffectRow("batch normalisation", 0.6, (0.5, 0.7), (0.55, 0.65), False),
+    EffectRow("late dropout,\nwithout batch normalization", [LATE], True),
+    EffectRow("batch normalization", [BN], False),
 ]
 EFFECTS = [
     EffectPanel("Final accuracy", "points", 0.1, False, ROWS),
     EffectPanel("Learning speed", "times", 1.14, True, ROWS),
+]
+BOTH = [
+    panel._replace(rows=[row._replace(settings=[LATE, BN]) for row in ROWS]) for panel in EFFECTS
 ]
 GENERATOR = np.random.default_rng(0)
 VALUES = {variant: GENERATOR.normal(99, 0.3, 10).tolist() for variant in VARIANTS}
@@ -52,6 +56,11 @@ ERRORS = {  # of the ten runs of a variant, the last ends early
     for variant in VARIANTS
 }
 MEANS = {v: [estimate(of).ends() for of in zip(*runs, strict=False)] for v, runs in ERRORS.items()}
+OURS = [ERRORS["v1"][0], ERRORS["v2"][0], ERRORS["late"][0]]
+BANDS = [
+    Band(name, {"test": OURS, "train": 3 * np.array(OURS)}, {"test": OURS[1], "train": OURS[2]})
+    for name in ("v1", "v2", "Final")
+]
 IMAGES = torch.randint(0, 256, (12, 1, 28, 28), dtype=torch.uint8)
 
 
@@ -60,6 +69,8 @@ def all_figures():
     return {
         "forest": figures.forest(EFFECTS * 2),
         "every_run": figures.every_run(RUNS * 2),
+        "both": figures.forest(BOTH * 2),
+        "inside_our_band": figures.inside_our_band(BANDS),
         "curves": figures.curves(ERRORS, MEANS, [8, 15]),
         "hardest": figures.hardest(cells, 90),
     }
@@ -114,6 +125,31 @@ def test_a_marker_is_filled_where_a_verdict_rests_on_it():
     axes = figures.forest(EFFECTS).axes[0]
     faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
     assert faces[1] == "white" != faces[0]
+
+
+def test_two_settings_stand_below_each_other_with_another_marker():
+    for axes in figures.forest(BOTH).axes:
+        lines = [line for line in axes.lines if line.get_marker() not in ("None", None)]
+        found = [(line.get_marker(), *line.get_xdata(), *line.get_ydata()) for line in lines]
+        assert [x for _, x, _ in found] == [1.1, 0.6] * 2
+        assert [marker for marker, *_ in found] == ["o", "D"] * 2
+        assert [round(y, 2) for *_, y in found] == [-0.18, 0.18, 0.82, 1.18]
+
+
+# --- the publication ------------------------------------------------------------------------------
+
+
+def test_published_curves_stand_before_range_and_mean_of_our_runs():
+    for axes, band in zip(figures.inside_our_band(BANDS).axes, BANDS, strict=True):
+        assert axes.get_title() == band.title and axes.get_yscale() == "log"
+        solid = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "-"]
+        dashed = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "--"]
+        for (mean, published), part in ((solid, "test"), (dashed, "train")):
+            assert list(published) == list(band.published[part])
+            assert mean == pytest.approx(np.prod(band.ours[part], axis=0) ** (1 / 3))
+        for shade, part in zip(axes.collections, ("test", "train"), strict=True):
+            ys = shade.get_paths()[0].vertices[:, 1]
+            assert (ys.min(), ys.max()) == (np.min(band.ours[part]), np.max(band.ours[part]))
 
 
 # --- runs -----------------------------------------------------------------------------------------

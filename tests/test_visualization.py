@@ -16,7 +16,7 @@ from matplotlib.image import imread
 
 import Visualization as viz
 from helpers.history import History
-from models import GOAL, LAYOUT, VARIANTS, receptive_fields
+from models import GOAL, VARIANTS, receptive_fields
 from tests.helpers import history
 
 
@@ -131,12 +131,18 @@ def test_samples_of_a_small_subset_say_which_digit_is_missing():
 
 @pytest.mark.parametrize("count", [1, 5, 8])
 def test_augmentations_follow_their_original_on_one_gray_scale(count):
-    images, _, _ = make_digits(count + 1)
+    images = make_digits(count + 1)[0] // 2  # whose brightest pixel is no white
     figure = viz.augmentations(images[0], images[1:] / 255)
     captions, shown = zip(*pictures(figure), strict=True)
     assert captions == ("original", *(f"augmented {k}" for k in range(1, count + 1)))
     np.testing.assert_allclose(shown, images[:, 0].numpy() / 255, atol=1e-6)
     assert {axes.images[0].get_clim() for axes in figure.axes if axes.images} == {(0, 1)}
+    assert len(figure.axes) == math.ceil((count + 1) / 6) * min(count + 1, 6)
+
+
+def test_augmentations_may_round_past_the_ends():
+    images, _, _ = make_digits(2)
+    viz.augmentations(images[0], images / 255 * 1.0008 - 0.0004)
 
 
 @pytest.mark.filterwarnings("error")
@@ -166,11 +172,11 @@ def test_curves_show_every_epoch_and_differ_in_more_than_color(epochs):
         assert ticks and all(tick == int(tick) and 1 <= tick <= epochs for tick in ticks)
 
 
-@pytest.mark.parametrize("losses", [(2.3, 2.31), (0.9, 0.2), (0.12, 0.05), (0.001, 0.0011)])
-@pytest.mark.parametrize("epochs", [1, 2, 20])
-def test_no_words_of_the_curves_overlap_or_are_cut_off(epochs, losses):
+@pytest.mark.parametrize("losses", [(2.3, 2.31), (0.9, 0.2), (0.001, 0.0011)])
+@pytest.mark.parametrize(("epochs", "step"), [(1, 7), (20, 7), (60, 1)])
+def test_no_words_of_the_curves_overlap_or_are_cut_off(epochs, step, losses):
     train, test = losses
-    history = make_history(epochs, first=1, train_loss=train, test_loss=test)
+    history = make_history(epochs, first=1, step=step, train_loss=train, test_loss=test)
     figure = viz.training_curves(history, [history] * 10, history.epochs)
     figure.draw_without_rendering()
     shown = [axes.title for axes in figure.axes] + figure.texts + figure.legends[0].get_texts()
@@ -187,7 +193,7 @@ def test_no_words_of_the_curves_overlap_or_are_cut_off(epochs, losses):
 
 
 def test_other_runs_are_a_band_with_their_mean_as_far_as_all_go_and_a_log_is_dotted():
-    history, published = make_history(20), make_history(20, first=6).epochs
+    history, published = make_history(19), make_history(20, first=6).epochs
     band = [make_history(n, first) for n, first in ((20, 9), (18, 7), (20, 12))]
     figure = viz.training_curves(history, band, published)
     draw(figure)
@@ -205,6 +211,7 @@ def test_other_runs_are_a_band_with_their_mean_as_far_as_all_go_and_a_log_is_dot
             assert list(log.get_xdata()) == list(range(1, 21)) and log.get_linestyle() == ":"
             low, high = axes.get_ylim()
             assert low <= values.min() and values.max() <= high
+    assert figure.axes[0].get_xlim()[1] > 20
     assert {"train, range of 3 runs", "test, range of 3 runs"} <= set(legend(figure))
 
 
@@ -318,8 +325,11 @@ def test_confusion_counts_are_legible_on_every_shade():
         linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
         return linear @ (0.2126, 0.7152, 0.0722)
 
-    labels = torch.arange(10).repeat_interleave(200)
-    predictions = torch.cat([torch.arange(200) % (digit + 2) for digit in range(10)]) % 10
+    # Of each digit d, (d + 1) twelfths are taken for the next one.
+    labels = torch.arange(10).repeat_interleave(240)
+    predictions = torch.where(
+        torch.arange(2400) % 240 < 20 * (labels + 1), (labels + 1) % 10, labels
+    )
     axes = viz.confusion_matrix(labels, predictions).axes[0]
     shades = axes.images[0].to_rgba(axes.images[0].get_array())
     for text in axes.texts:
@@ -347,6 +357,7 @@ def test_digit_accuracy_shows_each_digit_its_errors_and_the_whole():
     assert list(points.get_xdata()) == [0, 1, 9]
     assert list(points.get_ydata()) == [75, 90, 100]
     assert texts(axes) == ["75.00", "90.00", "100.00"]
+    assert [text.xyann[1] > 0 for text in axes.texts] == [False, True, True]  # clear of the line
     names = [tick.get_text().split("\n") for tick in axes.get_xticklabels()]
     assert names[:3] == [["0", "1 wrong", "of 4"], ["1", "1 wrong", "of 10"], ["2", "no", "images"]]
     assert names[9] == ["9", "0 wrong", "of 2"]
@@ -377,6 +388,14 @@ def test_mistakes_too_sure_for_float32_are_still_in_order():
     ]
 
 
+@pytest.mark.parametrize(("sure", "said"), [(0.9994, "99.9 %"), (0.9997, "> 99.9 %")])
+def test_no_mistake_is_called_100_per_cent_sure(sure, said):
+    likely = torch.full((1, 10), (1 - sure) / 9, dtype=torch.float64)
+    likely[0, 3] = sure
+    (shown,) = pictures(viz.confident_mistakes(IMAGES[:1], 0 * LABELS[:1], likely.log()))
+    assert shown[0] == f"true 0, predicted 3, {said}"
+
+
 def test_a_single_mistake_is_shown_and_none_is_said():
     images, labels, _ = make_digits(20)
     right = 5 * torch.nn.functional.one_hot(labels, 10).float()
@@ -403,8 +422,8 @@ IMAGES, LABELS, LOGITS = make_digits(5)
         (lambda: viz.sample_digits(IMAGES, LABELS, rows=0), "0 rows"),
         (lambda: viz.augmentations(IMAGES, IMAGES / 255), r"image: got uint8 \[5, 1, 28, 28\]"),
         (lambda: viz.augmentations(IMAGES[0], IMAGES), "augmented: got uint8"),
-        (lambda: viz.augmentations(IMAGES[0], IMAGES / 255 - 0.4), "before normalization"),
-        (lambda: viz.augmentations(IMAGES[0], IMAGES / 100), "before normalization"),
+        (lambda: viz.augmentations(IMAGES[0], IMAGES / 255 - 0.002), "before normalization"),
+        (lambda: viz.augmentations(IMAGES[0], IMAGES / 254), "before normalization"),
         (lambda: viz.confusion_matrix(LABELS, LOGITS), r"predictions: got float32 \[5, 10\]"),
         (lambda: viz.confusion_matrix(LABELS.tolist(), LABELS), "labels: got list"),
         (lambda: viz.digit_accuracy(LABELS, 0 * LABELS + 10), "predictions: got digits from 10"),
@@ -423,7 +442,7 @@ def test_bad_input_is_refused_in_one_sentence(call, message):
 
 
 def test_the_picture_of_the_network_shows_every_variants_dropout_and_every_block():
-    axes = viz.network().axes[0]
+    axes = viz.network(VARIANTS).axes[0]
     written = texts(axes)
     for name in VARIANTS:
         assert name in written
@@ -431,13 +450,14 @@ def test_the_picture_of_the_network_shows_every_variants_dropout_and_every_block
     filled = [disc.get_markerfacecolor() != "white" for disc in discs]
     assert filled == [rate > 0 for variant in VARIANTS.values() for rate in variant.dropout]
     assert written.count("batch norm") == sum(v.batch_norm for v in VARIANTS.values())
-    for block, convs in enumerate(LAYOUT):
+    for block, convs in enumerate(VARIANTS["v1"].layout.blocks):
         assert "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs) in written
         assert f"{receptive_fields()[block]}x{receptive_fields()[block]}" in written
 
 
 def test_a_reading_shows_the_picture_as_given_beside_every_networks_ten_probabilities():
     images, _, logits = make_digits(3)
+    images = images // 2  # whose brightest pixel is no white
     probabilities = dict(zip(("v1", "v2", "final"), logits.softmax(dim=1), strict=True))
     figure = viz.reading(images[0], probabilities)
     given, *others = figure.axes
