@@ -47,7 +47,9 @@ pytest_plugins = ["tests.victims"]
 
 
 @counts(3, 20)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_run_killed_at_random_moments_ends_as_one_left_alone(
     number, count, alone, start, places, tell
 ):

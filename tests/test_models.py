@@ -146,7 +146,7 @@ def test_receptive_fields_are_those_that_gradients_show(setting):
     model, fields = variant.network().double(), receptive_fields(variant.layout)
     assert len(fields) == 4 and [field > 28 for field in fields] == [False, False, True, True]
     for count, side in enumerate(fields, start=1):
-        x = image = torch.ones(1, 1, 192, 192, dtype=torch.float64, requires_grad=True)
+        x = image = torch.ones(1, 1, 128, 128, dtype=torch.float64, requires_grad=True)
         for layer in itertools.chain(*list(model)[:count]):
             if isinstance(layer, Conv):
                 nn.init.constant_(layer.conv.weight, 0.1)

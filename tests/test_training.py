@@ -47,7 +47,7 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
     """The loop every reader would write, with the same batches and the same dropout masks."""
     config = TrainingConfig(epochs=3, step_size=2, weight_decay=0.1, learning_rate=0.002, **options)
     schedule = config.schedule
-    small = small.first(300)  # so that the last batch is a smaller one
+    small = small.first(140)  # so that the last batch is a smaller one
     ours, history = train(small, config, name)
 
     # Another memory format or Adam kernel rounds otherwise, which a few steps blow up.
@@ -58,7 +58,7 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
     else:
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, 0.002, epochs=3, steps_per_epoch=10, pct_start=0.4, cycle_momentum=False
+            optimizer, 0.002, epochs=3, steps_per_epoch=5, pct_start=0.4, cycle_momentum=False
         )
     for epoch in (1, 2, 3):
         torch.manual_seed(derive_seed(42, epoch))
@@ -71,7 +71,7 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
             loss = F.cross_entropy(logits, labels)
             loss.backward()
             optimizer.step()
-            if schedule == "one-cycle" and scheduler.last_epoch < 29:
+            if schedule == "one-cycle" and scheduler.last_epoch < 14:
                 scheduler.step()
             loss_sum += loss.item() * len(labels)
             hits += (logits.argmax(1) == labels).sum().item()
@@ -92,13 +92,13 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
     assert same_bits(bits(ours), bits(model))
     wrong = (logits.argmax(1) != labels).nonzero().flatten().tolist()
     assert history.mistakes == [(index, logits[index].argmax().item()) for index in wrong]
-    assert (history.train_images, history.weights) == (300, weights_digest(model))
+    assert (history.train_images, history.weights) == (140, weights_digest(model))
     assert (history.variant, history.setting, history.status) == (name, config.setting, "finished")
 
 
 def test_nothing_but_the_seed_changes_a_bit(small):
     """Not what was summarized, iterated or set between building and fitting."""
-    config = TrainingConfig(epochs=2)
+    config, small = TrainingConfig(epochs=2), small.first(160)
     undisturbed, expected = train(small, config)
     other, _ = train(small, dataclasses.replace(config, seed=43))
     assert not same_bits(bits(other), bits(undisturbed))
@@ -118,6 +118,7 @@ def test_nothing_but_the_seed_changes_a_bit(small):
     assert torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 def test_a_plain_torchvision_pipeline_drops_in(small):
     """Data, transforms and loader as in every tutorial, and no word of DataPipeline."""
     rotate, jitter = transforms.RandomRotation(5), transforms.ColorJitter(0.1, 0.1)
@@ -244,6 +245,7 @@ def test_the_device_is_the_fastest_present_and_no_absent_one(monkeypatch, cuda, 
             get_device(absent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("omp", "expected"), [(None, 1), ("2", 2)])
 def test_one_thread_trains_unless_the_user_asks_for_more(omp, expected, monkeypatch):
     """And importing changes nothing: it is get_device, which every run calls, that sets it."""

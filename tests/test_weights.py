@@ -67,6 +67,7 @@ def test_the_metadata_say_which_run_trained_the_network(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes_in_any_process(tmp_path):
     code = """if True:
         import sys, torch
@@ -173,6 +174,7 @@ def test_a_file_that_save_weights_did_not_write_is_refused_by_name(change, facts
         load_weights(tmp_path / "w")
 
 
+@pytest.mark.slow
 @counts(200, 5000)
 def test_no_flipped_bit_loads_in_silence(count, tmp_path, tell):
     """But in what the label says of the run, which is no part of the network."""
