@@ -52,7 +52,9 @@ def _ink(pixels: np.ndarray) -> tuple[np.ndarray, float]:
     ink, threshold = _against(np.median(pixels[rim], axis=0), pixels)
     within, explained = _divided(ink, threshold)
     if explained < CLEAN:
-        pixels = ndimage.gaussian_filter(pixels, (1, 1, 0))  # against the noise of a camera
+        # Against the noise of a camera, whose pictures are not small.
+        blur = min(1, min(pixels.shape[:2]) / 200)
+        pixels = ndimage.gaussian_filter(pixels, (blur, blur, 0))
         ink, threshold = _against(_unevenly_lit_paper(pixels), pixels)
         within, _ = _divided(ink, threshold)
     dark = ink > threshold
