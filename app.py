@@ -27,10 +27,9 @@ def answer(image: str | Image.Image) -> tuple[str, Image.Image | None, *tuple[di
     try:
         picture = prepare(image)
     except (OSError, ValueError) as error:
-        # An upload lies in a folder of Gradio's, which means nothing to the visitor.
-        sentence = str(error).replace(
-            str(image), Path(image).name if isinstance(image, str) else ""
-        )
+        sentence = str(error)
+        if isinstance(image, str):  # an upload, in a folder of Gradio's
+            sentence = sentence.replace(image, Path(image).name)
         return sentence, None, *[None] * len(NETWORKS)
     readings = read(picture, NETWORKS)
     digit = verdict(readings)
@@ -72,7 +71,7 @@ with gr.Blocks(title="Draw a digit", analytics_enabled=False) as page:
                 layers=False,
                 transforms=(),
                 buttons=[],
-                brush=gr.Brush(default_size=16, colors=["#000000"], color_mode="fixed"),
+                brush=gr.Brush(default_size=10, colors=["#000000"], color_mode="fixed"),
             )
             button = gr.Button("Read", variant="primary")
             upload = gr.UploadButton("Upload a picture instead", file_types=["image"])
@@ -82,7 +81,7 @@ with gr.Blocks(title="Draw a digit", analytics_enabled=False) as page:
             )
             sentence = gr.Markdown()
         with gr.Column(min_width=200):
-            labels = [gr.Label(label=name, num_top_classes=3) for name in NETWORKS]
+            labels = [gr.Label(label=name, num_top_classes=2) for name in NETWORKS]
     outputs = [sentence, shown, *labels]
     button.click(read_pad, pad, outputs)
     upload.upload(answer, upload, outputs)

@@ -12,7 +12,8 @@ from scipy import ndimage
 STROKES = (2.2, 4.0)  # widths in pixels of 28; nine tenths of MNIST's lie between 1.7 and 4.3
 CLEAN = 0.9  # of the variance; a drawing's two colors explain more, a photograph's less
 CONTRAST = 5  # standard deviations from paper to ink; noise alone has 2.7, blank photographs 4.2
-FULL = 0.8  # of its box filled with ink: no digit, but for a 1
+BLOT = 0.5  # a stroke as wide as this share of the digit's length; a broad marker's have 0.2
+FULL = 0.8  # of the box filled with ink: no digit, but for a 1
 
 
 def mnist_form(pixels: np.ndarray) -> torch.Tensor:
@@ -51,7 +52,9 @@ def _ink(pixels: np.ndarray) -> tuple[np.ndarray, float]:
     ink, threshold = _against(np.median(pixels[rim], axis=0), pixels)
     within, explained = _divided(ink, threshold)
     if explained < CLEAN:
-        pixels = ndimage.gaussian_filter(pixels, (1, 1, 0))  # against the noise of a camera
+        # Against the noise of a camera, whose pictures are not small.
+        blur = min(1, min(pixels.shape[:2]) / 200)
+        pixels = ndimage.gaussian_filter(pixels, (blur, blur, 0))
         ink, threshold = _against(_unevenly_lit_paper(pixels), pixels)
         within, _ = _divided(ink, threshold)
     dark = ink > threshold
@@ -227,6 +230,8 @@ def _usual_strokes(digit: np.ndarray) -> np.ndarray:
     outside = ndimage.distance_transform_edt(~digit)
     ridge = digit & (inside == ndimage.maximum_filter(inside, 3))  # the middle of the strokes
     width = 2 * np.median(inside[ridge]) - 1
+    if width > BLOT * length:
+        raise ValueError("its ink is a blot")
     wanted = np.clip(20 * width / length, *STROKES)
     # As much wider on either side: then (width + 2 wider) / (length + 2 wider) = wanted / 20.
     wider = (wanted * length - 20 * width) / (20 - wanted) / 2

@@ -42,7 +42,7 @@ def printed(digit, font="DejaVuSans", size=150, canvas=(300, 260), at=(110, 40))
 def drawn(digit, pen, seed=0):
     """A digit as a trembling mouse draws it in a paint program."""
     random = np.random.default_rng([seed, digit])
-    how = {"height": 400, "canvas": (800, 600), "jag": 0.8, "at": random.uniform(0.02, 0.98, 2)}
+    how = {"height": 400, "canvas": (800, 600), "jag": 0.8, "at": random.uniform(0.1, 0.9, 2)}
     return drawings.on_paper(drawings.ink(digit, random, pen, **how), 255, 0)
 
 
