@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers.weights import load_weights
 
-dependencies = ["torch", "numpy", "safetensors", "tqdm"]
+dependencies = ["torch", "numpy", "msgspec", "safetensors", "tqdm"]
 
 _RESULTS = Path(__file__).parent / "results"
 
