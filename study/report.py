@@ -116,7 +116,9 @@ def report(
     Raises ValueError, and writes nothing, unless the runs are as the protocol says; what load_runs
     and load_mnist raise; OSError if out cannot be written.
     """
-    runs, others = load_runs(folder), load_runs(as_run)
+    mnist = load_mnist()
+    labels = mnist.test_labels.tolist()
+    runs, others = load_runs(folder, labels), load_runs(as_run, labels)
     check(runs, folder)
     if missing := _missing(runs, PAGE_SETTING):
         raise ValueError(
@@ -125,8 +127,7 @@ def report(
             "last is in."
         )
     check(others, as_run, AS_RUN_SETTING)
-    mnist = load_mnist()
-    drawn = draw(runs, others, mnist.test_images, mnist.test_labels.tolist())
+    drawn = draw(runs, others, mnist.test_images, labels)
     files = {name: figure.png(dpi=figures.DPI) for name, figure in drawn.items()}
     files["comparison.md"] = write(runs, load_runs(pilot), others).encode()
     for name, content in files.items():

@@ -34,8 +34,12 @@ FOLDERS = {"from the page": Path("results", "runs"), "as run": Path("results", "
 SEEDS = tuple(range(47, 57))  # 42 to 46 were the pilot's
 
 
-def load_runs(folder: str | Path = FOLDERS["from the page"]) -> dict[tuple[str, int], History]:
+def load_runs(
+    folder: str | Path = FOLDERS["from the page"], labels: Sequence[int] = ()
+) -> dict[tuple[str, int], History]:
     """The runs in a folder by (variant, seed): complete ones, each named after what it holds.
+
+    labels: of the images they were tested on; a mistake that is none is found by them.
 
     Raises ValueError for any other JSON file there, and for a run that contradicts itself, its
     config or another run there.
@@ -50,7 +54,7 @@ def load_runs(folder: str | Path = FOLDERS["from the page"]) -> dict[tuple[str, 
                 f"{', '.join(SETTINGS[history.setting])} only: move it away."
             )
         trained = tuple((r["train_loss"], r["test_loss"]) for r in history.epochs)
-        wrong = contradiction(history)
+        wrong = contradiction(history, labels)
         if trained in seen:
             wrong = f"the same epochs as {seen[trained]}"
         if wrong:
@@ -60,8 +64,11 @@ def load_runs(folder: str | Path = FOLDERS["from the page"]) -> dict[tuple[str, 
     return runs
 
 
-def contradiction(history: History) -> str | None:
-    """What a run's history says that no run by its config can have done; None if nothing."""
+def contradiction(history: History, labels: Sequence[int] = ()) -> str | None:
+    """What a run's history says that no run by its config can have done; None if nothing.
+
+    labels: as for load_runs.
+    """
     config, epochs = TrainingConfig(**history.config), history.epochs
     if history.status == "interrupted" or history.status != status(epochs, config):
         return f"a run that is {history.status} after {len(epochs)} epochs"
@@ -82,6 +89,8 @@ def contradiction(history: History) -> str | None:
             return f"{len(indices)} mistakes, and by its last test accuracy there are {wrong}"
         if indices != sorted(set(indices)) or any(index >= TEST_IMAGES for index in indices):
             return "mistakes out of order or beyond the test images"
+        if labels and any(labels[index] == digit for index, digit in history.mistakes):
+            return "a mistake that is the right digit"
     return None
 
 
@@ -169,7 +178,8 @@ def run(
         raise ValueError(f"jobs is {jobs}; expected at least 1, the runs side by side.")
     data = load_mnist().held_out() if held_out else load_mnist()
     checksum = make_loaders(data.first(train_images), config)[0].checksum
-    _refuse_a_mixture(load_runs(folder), folder, config, train_images, checksum)
+    there = load_runs(folder, data.test_labels.tolist())
+    _refuse_a_mixture(there, folder, config, train_images, checksum)
     wanted = [(v, replace(config, seed=seed)) for seed in seeds for v in variants]
     missing = [(v, c) for v, c in wanted if not (folder / f"{v}-{c.seed}.json").exists()]
     if not missing:

@@ -4,6 +4,7 @@ Import it as tests.helpers.
 """
 
 import contextlib
+import functools
 import os
 import secrets
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from DataPipeline import load_mnist
 from helpers.config import PROTOCOLS
 from helpers.history import History
 from models import SETTINGS
@@ -130,6 +132,12 @@ def history(accuracies=(98.0, 99.5), variant="v1", seed=42, *, config=None, **fi
     return History(variant, seed, **fields)
 
 
+@functools.cache
+def labels_of_test_images():
+    """The digits of MNIST's test images."""
+    return load_mnist(PROJECT / "data").test_labels.tolist()
+
+
 def made_up_study(
     seeds=range(47, 57),
     shifts=None,
@@ -163,7 +171,8 @@ def made_up_study(
             if mistakes:
                 wrong = round(10_000 - 100 * run.final_accuracy)
                 order = (difficulty + generator.gumbel(0, 0.3, 10_000)).argsort()[::-1]
-                run.mistakes = [(i, (i + i % 7) % 10) for i in sorted(order[:wrong].tolist())]
+                indices, labels = sorted(order[:wrong].tolist()), labels_of_test_images()
+                run.mistakes = [(i, (labels[i] + 1 + i % 7) % 10) for i in indices]
             run.config = replace(PROTOCOLS[setting], seed=seed).as_dict()
             run.train_images = 60_000
             run.clean_train = {"loss": 0.01, "accuracy": 50 + run.final_accuracy / 2}

@@ -222,7 +222,7 @@ def test_no_run_is_trained_twice_by_two_studies(tmp_path, undisturbed, start):
 
 def plausible(variant="v1", seed=42, losses=0, **fields):
     """A run of two epochs that could be: by SMALL, unless told."""
-    fields = {"train_images": IMAGES, "mistakes": [(3, 7), (5, 1)], **fields}
+    fields = {"train_images": IMAGES, "mistakes": [(3, 7), (6, 1)], **fields}
     run = history_of([98.0, 99.98], variant, seed, config={"epochs": 2}, **fields)
     for record in run.epochs:
         record["train_accuracy"], record["train_loss"] = 50.0, 0.1 + losses
@@ -285,6 +285,7 @@ BAD_FILES = {  # what is written under which name, in place of v1's run with see
     "no share of its train images": ("v1-42.json", edit("epochs", 0, "train_accuracy", 50.1)),
     "another number of mistakes": ("v1-42.json", edit("mistakes", [[3, 7]])),
     "a mistake twice": ("v1-42.json", edit("mistakes", [[3, 7], [3, 7]])),
+    "a mistake that is the right digit": ("v1-42.json", edit("mistakes", [[0, 7], [6, 1]])),
     "a mistake beyond the images": ("v1-42.json", edit("mistakes", [[3, 7], [10_000, 7]])),
 }
 
