@@ -111,7 +111,7 @@ def between(corners, steps=4):
 def test_an_empty_pad_gets_a_sentence_then_a_digit_drawn_with_the_mouse_is_read(browser):
     press(browser, "Read")
     says(browser, "The pad is empty")
-    draw(browser, list(between([(0.25, 0.2), (0.7, 0.2), (0.45, 0.85)])))
+    draw(browser, list(between([(0.35, 0.3), (0.65, 0.3), (0.48, 0.75)])))
     press(browser, "Read")
     says(browser, "This is a 7.")
     images = browser.find_elements("css selector", "#shown img")
