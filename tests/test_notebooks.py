@@ -161,7 +161,7 @@ def test_cells_in_another_order_keep_results_clean_and_say_why(mnist, tmp_path, 
     [saves] = [i for i, cell in enumerate(cells) if cell.source.startswith("save_run(")]
     save = cells[saves].source
     summary = next(cell.source for cell in cells if cell.source.startswith("summary("))
-    cells[2].source = 'EPOCHS, TRAIN_IMAGES, OUT_DIR = 1, 320, "' + str(tmp_path) + '"'
+    cells[1].source = 'EPOCHS, TRAIN_IMAGES, OUT_DIR = 1, 320, "' + str(tmp_path) + '"'
     tries = [
         summary,
         f'OUT_DIR = "results"\ntry:\n    {save}\nexcept ValueError as error:\n    print(error)',
