@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import binary_dilation, center_of_mass
 
 from DataPipeline import make_loaders
+from helpers.checkpoint import weights_digest
 from helpers.weights import save_weights
 from predict import NAMES, as_text, load_networks, main, prepare, read, verdict
 from tests import drawings
@@ -385,7 +386,9 @@ def test_a_missing_file_and_a_folder_are_pythons_own_errors(tmp_path):
 def weights(tmp_path):
     """A folder of weights, untrained."""
     for name in NAMES:
-        save_weights(build(name), tmp_path / f"{name}.safetensors", history(variant=name))
+        network = build(name)
+        run = history(variant=name, weights=weights_digest(network))
+        save_weights(network, tmp_path / f"{name}.safetensors", run)
     return str(tmp_path)
 
 
