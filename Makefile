@@ -4,7 +4,7 @@
 # make study       train whichever of the study's runs are missing, and write the report
 # make report      write the report on the study's runs as they are
 # make draw        draw a digit on a page in the browser (sets up Gradio, in a .venv-draw of its own)
-# make check       run the tests that are done within a minute
+# make check       run the quick tests
 # make test        run all tests but torture's
 # make torture     inflict hundreds of faults on checkpoints, data and training
 # make bench       time an epoch beside an ordinary PyTorch loop's

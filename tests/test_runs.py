@@ -73,7 +73,8 @@ ARGUMENTS = {"variants": ["v1", "v2_bn"], "seeds": [42, 43], **SMALL}
 def start():
     """A function that calls study.run in a process, and group of processes, of its own."""
     started = []
-    imports = "from helpers.config import TrainingConfig; from study.runs import run"
+    imports = "from helpers.config import TrainingConfig; from study.runs import run; import signal"
+    imports += "; signal.signal(signal.SIGINT, signal.default_int_handler)"  # else as we have it
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
     def start(folder, **arguments):
