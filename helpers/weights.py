@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -23,8 +24,13 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     variant: str
     seed: int
     accuracy: float  # final test accuracy, per cent
-    digest: str  # weights_digest of the network
     torch: str
+    digest: str = ""  # the SHA-256 of all of the above and of the network's tensors
+
+    def seal(self, network: Network) -> str:
+        """What digest has to be, if neither label nor tensors have changed."""
+        label = msgspec.structs.replace(self, digest=weights_digest(network))
+        return hashlib.sha256(msgspec.json.encode(label)).hexdigest()
 
 
 def save_weights(model: Network, path: str | Path, history: History) -> None:
@@ -47,13 +53,13 @@ def save_weights(model: Network, path: str | Path, history: History) -> None:
             f"the history is of {history.variant} ({history.setting}) and the network is "
             f"{known[1]} ({known[0]}); pass the history of the run that trained this network."
         )
-    digest = weights_digest(model)
-    if digest != history.weights:
+    if weights_digest(model) != history.weights:
         raise ValueError(
             f"these are not the weights that the run of {history.variant} ended with; pass its "
             "history and the network that it left, untouched."
         )
-    label = Label(*known, history.seed, history.final_accuracy, digest, str(torch.__version__))
+    label = Label(*known, history.seed, history.final_accuracy, str(torch.__version__))
+    label.digest = label.seal(model)
     # One entry: the library writes several in any order. fit leaves a network in channels_last, and
     # safetensors takes contiguous tensors only.
     metadata = {"network": msgspec.json.encode(label).decode()}
@@ -122,6 +128,6 @@ def _network(label: Label, tensors: dict[str, torch.Tensor]) -> Network:
             raise ValueError(f"the tensor {name} is {tensor.dtype}")
         if not tensor.isfinite().all() or ("running_var" in name and (tensor < 0).any()):
             raise ValueError(f"the tensor {name} holds what no training leaves")
-    if weights_digest(network) != label.digest:
-        raise ValueError("its tensors are not those that were saved: a byte has changed")
+    if label.seal(network) != label.digest:
+        raise ValueError("it is not as it was saved: a byte of it has changed")
     return network.eval()
