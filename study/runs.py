@@ -178,8 +178,7 @@ def run(
         raise ValueError(f"jobs is {jobs}; expected at least 1, the runs side by side.")
     data = load_mnist().held_out() if held_out else load_mnist()
     checksum = make_loaders(data.first(train_images), config)[0].checksum
-    there = load_runs(folder, data.test_labels.tolist())
-    _refuse_a_mixture(there, folder, config, train_images, checksum)
+    _refuse_a_mixture(load_runs(folder), folder, config, train_images, checksum)
     wanted = [(v, replace(config, seed=seed)) for seed in seeds for v in variants]
     missing = [(v, c) for v, c in wanted if not (folder / f"{v}-{c.seed}.json").exists()]
     if not missing:
