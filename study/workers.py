@@ -49,9 +49,10 @@ def workers(
     from distributed import Client, KilledWorker, LocalCluster, get_worker
     from distributed.comm import CommClosedError, get_address_host_port
 
+    cluster = None
     if not scheduler:
         cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-        address = LocalCluster(
+        cluster = LocalCluster(
             n_workers=jobs or len(cores) or os.cpu_count() or 1,
             threads_per_worker=1,
             processes=False,
@@ -61,8 +62,7 @@ def workers(
     try:
         if scheduler:
             get_address_host_port(scheduler)  # Client refuses a bad one too, but hangs at exit
-            address = scheduler
-        client = Client(address, timeout=SECONDS, set_as_default=False)
+        client = Client(scheduler or cluster, timeout=SECONDS, set_as_default=False)
     except (OSError, OverflowError, ValueError) as error:
         raise RuntimeError(
             f"no Dask scheduler answers at {scheduler}: start one by dask scheduler, and name the "
@@ -70,9 +70,8 @@ def workers(
         ) from error
     topic, code = f"study-{uuid.uuid4()}", snapshot()
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # other machines lack this module
-    life, ours = (
-        os.pipe()
-    )  # the runs here live as long as our end is open, a killed caller's is not
+    # The runs here live as long as our end is open; that of a killed caller is not.
+    life, ours = os.pipe()
 
     def train_there(name: str, task: dict) -> tuple[bytes, bytes] | str:
         return in_process(
@@ -105,8 +104,8 @@ def workers(
         finally:
             executor.shutdown(wait=False)
             os.close(ours)
-            if not scheduler:
-                address.close()
+            if cluster:
+                cluster.close()
             os.close(life)
 
 
