@@ -31,8 +31,7 @@ from DataPipeline import MNIST, ChunkLoader, load_mnist, make_loaders  # noqa: E
 from helpers.history import TRAIN_IMAGES  # noqa: E402
 from models import GOAL, VARIANTS  # noqa: E402
 from study.one_cycle import BASELINE, LENGTHS, RECIPE, RECIPE_RUNS  # noqa: E402
-from study.report import histories  # noqa: E402
-from study.runs import FOLDERS, load_runs  # noqa: E402
+from study.runs import FOLDERS, histories, load_runs  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
 
 Epoch = Callable[[nn.Module], object]  # trains a network for an epoch, and evaluates it

@@ -26,7 +26,7 @@ from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
 from helpers.run import schedule, status
-from models import SETTINGS
+from models import SETTINGS, VARIANTS
 from study.workers import workers
 
 Runs = Mapping[tuple[str, int], History]  # by (variant, seed)
@@ -62,6 +62,16 @@ def load_runs(
         seen[trained] = path.name
         runs[history.variant, history.seed] = history
     return runs
+
+
+def histories(runs: Runs, variant: str) -> list[History]:
+    """A variant's runs, by seed."""
+    return [history for (name, _), history in sorted(runs.items()) if name == variant]
+
+
+def names(runs: Runs) -> list[str]:
+    """The variants that there are runs of, in the order of VARIANTS."""
+    return [v for v in VARIANTS if any(v == variant for variant, _ in runs)]
 
 
 def contradiction(history: History, labels: Sequence[int] = ()) -> str | None:

@@ -9,29 +9,24 @@ import pytest
 
 import Visualization
 from models import GOAL, VARIANTS, count_parameters, receptive_fields
-from study.analysis import (
+from study.analysis import NONE, SHOWN, beyond_these_images, effect, family, verdicts
+from study.claims import (
     BN,
     FINAL,
     LATE,
     LATE_BN,
-    NONE,
     OTHERS,
     RATIOS,
-    SHOWN,
     SPEED,
     V1_V2,
     WITHOUT_BN,
     Contrast,
-    beyond_these_images,
-    effect,
-    family,
     measured,
-    verdicts,
 )
 from study.one_cycle import recipe_runs
-from study.report import histories, with_interval
-from study.runs import FOLDERS, load_runs
+from study.runs import FOLDERS, histories, load_runs
 from study.statistics import estimate
+from study.tables import with_interval
 from tests.helpers import PROJECT
 
 

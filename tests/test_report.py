@@ -13,8 +13,9 @@ import torch
 
 from helpers.config import PROTOCOLS
 from models import VARIANTS
-from study import report
-from study.analysis import FINAL, LATE, LOGGED, measured, per_seed, verdicts
+from study import report, tables
+from study.analysis import verdicts
+from study.claims import FINAL, LATE, LOGGED, measured, per_seed
 from study.runs import SEEDS, load_runs
 from study.statistics import runs_needed
 from tests.helpers import PROJECT, history, made_up_study
@@ -204,12 +205,12 @@ def test_it_counts_the_images_that_no_network_of_a_variant_gets_right(runs, text
 
 
 def test_a_run_passes_the_goal_from_one_image_over_it():
-    assert [report.passes(history([last])) for last in (99.39, 99.4, 99.41)] == [False, False, True]
+    assert [tables.passes(history([last])) for last in (99.39, 99.4, 99.41)] == [False, False, True]
 
 
 @pytest.mark.parametrize(("fifth", "expected"), [(99.4, True), (99.39, False)])
 def test_a_run_is_consistent_if_its_last_five_epochs_have_the_goal(fifth, expected):
-    assert report.consistent(history([98.0, fifth, 99.5, 99.4, 99.6, 99.4])) == expected
+    assert tables.consistent(history([98.0, fifth, 99.5, 99.4, 99.6, 99.4])) == expected
 
 
 def test_the_ratio_of_spreads_is_of_those_without_batch_normalization_to_those_with(runs):
@@ -217,7 +218,7 @@ def test_the_ratio_of_spreads_is_of_those_without_batch_normalization_to_those_w
         return statistics.stdev(runs[variant, seed].final_accuracy for seed in SEEDS)
 
     ratios = [sd(variant) / sd(f"{variant}_bn") for variant in ("none", "v2", "late", "v1")]
-    assert report.spread_ratio(measured(runs)) == pytest.approx(statistics.geometric_mean(ratios))
+    assert tables.spread_ratio(measured(runs)) == pytest.approx(statistics.geometric_mean(ratios))
 
 
 def test_the_hardest_images_are_named_with_what_they_are_taken_for(runs):
@@ -245,19 +246,19 @@ def test_nothing_in_it_is_left_open(out, text):
 
 
 def test_the_sentences_name_which_numbers_are_plausible():
-    said = report.plausibility(["1 %", "2 %", "3 %"], [True, False, True])
+    said = tables.plausibility(["1 %", "2 %", "3 %"], [True, False, True])
     assert said == "1 % and 3 % are plausible single runs, 2 % is not a plausible single run"
-    assert report.plausibility(["1 %"], [True]) == "1 % is a plausible single run"
-    assert report.plausibility(["1 %", "2 %"], [False] * 2) == (
+    assert tables.plausibility(["1 %"], [True]) == "1 % is a plausible single run"
+    assert tables.plausibility(["1 %", "2 %"], [False] * 2) == (
         "1 % and 2 % are not plausible single runs"
     )
 
 
 def test_where_the_two_tests_disagree_is_said(runs):
     found = verdicts(measured(runs))
-    assert "the same side" in report.on_different_sides(found)
+    assert "the same side" in tables.on_different_sides(found)
     odd = found[0]._replace(effects=[found[0].effects[0]._replace(p=0.04, flip_p=0.06)])
-    assert report.on_different_sides([odd]).endswith(f"0.05 in claim 1, {LATE.name}.")
+    assert tables.on_different_sides([odd]).endswith(f"0.05 in claim 1, {LATE.name}.")
 
 
 # --- as run ---------------------------------------------------------------------------------------
