@@ -299,7 +299,7 @@ def draw(
     cells = [(images[index], caption) for index, caption in _hardest(runs, labels)]
     complete = not _missing(as_run, AS_RUN_SETTING)
     settings = [table, *([measured(as_run)] if complete else [])]
-    drawn = {"comparison_band.png": figures.inside_our_band(_bands(as_run))} if complete else {}
+    drawn = {"comparison_band.png": figures.inside_our_band(bands(as_run))} if complete else {}
     return drawn | {
         "comparison.png": figures.forest(
             [_effects_panel(settings, measure) for measure in PRIMARY]
@@ -310,7 +310,7 @@ def draw(
     }
 
 
-def _bands(runs: Runs) -> list[figures.Band]:
+def bands(runs: Runs) -> list[figures.Band]:
     """The published logs and our runs of the same."""
 
     def errors(history: History) -> dict[str, list[float]]:
