@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from models import VARIANTS
 from study import claims
 from study.analysis import (
     INCONCLUSIVE,
@@ -377,6 +378,15 @@ def test_without_any_effect_few_studies_show_one():
     assert wrong / SIMULATIONS <= 0.05 + four_errors(0.05)
     told = sum(said[1] == NONE for said in found)  # where ten seeds are enough to say so
     assert told / SIMULATIONS > 0.5
+
+
+def test_an_effect_is_shown_or_shown_the_other_way_by_what_the_claim_says():
+    """Of very large effects: late dropout and batch normalization harm, or help."""
+    late, norms = ("v1", "late", "v1_bn", "late_bn"), ("none_bn", "v2_bn", "late_bn", "v1_bn")
+    for sign, expected in ((1, (SHOWN, SHOWN, SHOWN, SHOWN)), (-1, (OTHER_WAY,) * 4)):
+        shifts = {v: sign * (0.6 * (v in late) - 0.9 * (v in norms)) for v in VARIANTS}
+        found = verdicts(measured(made_up_study(shifts=shifts, mistakes=False)))
+        assert tuple(found[k].word for k in (0, 1, 2, 4)) == expected
 
 
 @pytest.mark.slow
