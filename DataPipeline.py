@@ -54,7 +54,7 @@ def augment(
     """Rotate, shift, scale, shear and jitter each image at random.
 
     images: uint8 [N, 1, 28, 28], on any device.
-    seed: with images and augmentation all that the result depends on; no generator is moved.
+    seed: with images and augmentation all that the result depends on; of a generator of its own.
 
     Returns float32 [N, 1, 28, 28] in [0, 1].
     """
@@ -77,6 +77,7 @@ def augment(
     pixels = rotate(pixels, angle, a.resampling)
     pixels = affine(pixels, shift_x, shift_y, scale, shear, a.resampling)
     one = torch.ones(n)
+    # Contrast, and brightness before or after it: the other time its factor is 1.
     for factor, average in (
         (torch.where(brightness_first, brightness, one), False),
         (contrast, True),
@@ -110,7 +111,7 @@ def affine(
 
 
 def _resample(pixels: torch.Tensor, across: Row, down: Row, resampling: str) -> torch.Tensor:
-    """Square pictures that have at (x, y) what lies at (across . (x, y, 1), down . (x, y, 1)).
+    """Square pictures, each place (x, y) sampled at (across . (x, y, 1), down . (x, y, 1)).
 
     Coordinates are pixels from the center; outside there is black.
     """
@@ -145,7 +146,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 # --- loaders --------------------------------------------------------------------------------------
 
-TRAIN_CHUNK = 2048  # images that are augmented at once, about; whole batches of them
+TRAIN_CHUNK = 2048  # images that are augmented at once, rounded up to whole batches
 TEST_CHUNK = 250  # with more of them the activations leave the processor's cache
 
 
@@ -158,7 +159,7 @@ class ChunkLoader:
 
     images, labels: uint8 [N, 1, 28, 28] and int64 [N].
     checksum: the SHA-256 of the data that the images are part of.
-    train: augmented and shuffled, in batches of the config's size; if not, as they are.
+    train: whether they are augmented and shuffled, in batches of the config's size.
     config, device, num_workers: as for make_loaders.
     """
 
@@ -183,7 +184,7 @@ class ChunkLoader:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, whose batches the next iteration gives."""
+        """Choose the epoch whose batches the next iteration gives; fit counts from 1."""
         self.epoch = epoch
 
     def as_they_are(self) -> ChunkLoader:
@@ -227,7 +228,8 @@ def _ahead(function: Callable, arguments: Iterable, threads: int) -> Iterator:
         futures = deque(pool.submit(function, a) for a in islice(arguments, threads))
         while futures:
             result = futures.popleft().result()
-            futures.extend(pool.submit(function, a) for a in islice(arguments, 1))
+            for argument in islice(arguments, 1):  # the next one, if there is one
+                futures.append(pool.submit(function, argument))
             yield result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Training: fit, the loop, with Adam, the learning rate's schedule and early stopping; evaluation.
+"""Training: fit, the loop; evaluation. helpers/run.py has optimizer, schedule and early stopping.
 
 One seed controls a run. fit seeds every generator from (seed, epoch) when an epoch starts, so
 nothing that happened before it, a killed process included, changes a bit of what follows.

@@ -23,7 +23,7 @@ GOAL = 99.4  # test accuracy in per cent; the publication's, within 20 epochs
 
 
 class Conv(nn.Sequential):
-    """A convolution that keeps the map's size, BatchNorm2d if asked for, and ReLU."""
+    """A convolution that keeps the map's size, BatchNorm2d if asked for, and ReLU (not printed)."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class Conv(nn.Sequential):
 
 
 class MaxPool(nn.Sequential):
-    """nn.MaxPool2d(2) as torchsummary does not count it, which counts no container's output.
+    """nn.MaxPool2d(2), hidden from torchsummary, which skips containers.
 
-    The publication's notebooks pool by a function, so that the memory they print lacks it.
+    The publication's notebooks pool by a function, so the memory they print does not count it.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ class Layout:
 
     blocks: per block one (kernel size, output channels) pair per convolution.
     bias: whether convolutions have one.
-    pool, pooled: what makes a pooling, and how many blocks, from the first on, end in one.
+    pool, pooled: makes a pooling layer, and how many blocks, from the first on, end in one.
     """
 
     blocks: tuple[tuple[tuple[int, int], ...], ...]
@@ -167,9 +167,10 @@ VARIANTS = {
     "final": Variant(_PAGE, (0.1, 0.1, 0.1, 0.0), True, FINAL),
 }
 # The same as run, where Final is v2 with batch normalization.
+FINAL_AS_RUN = "v2_bn"
 AS_RUN = {
     name: replace(
-        variant, layout=_AS_RUN, published=FINAL if name == "v2_bn" else variant.published
+        variant, layout=_AS_RUN, published=FINAL if name == FINAL_AS_RUN else variant.published
     )
     for name, variant in VARIANTS.items()
     if name != "final"

@@ -16,7 +16,7 @@ from models import SETTINGS
 
 SEEDS = range(2**32)  # NumPy's
 WATCHED = ("test_loss", "test_accuracy")
-# Per schedule, what means nothing to it; "step" is older than its name, which no file holds.
+# Per schedule, what means nothing to it. Files of "step" are older than the field, and lack it.
 UNUSED = {"step": ("schedule", "warm_up"), "one-cycle": ("step_size", "gamma")}
 
 
@@ -131,7 +131,10 @@ def set_seed(seed: int = 42) -> None:
 
 
 def derive_seed(*numbers: int) -> int:
-    """A 32-bit seed from non-negative integers such as (seed, epoch); another for any others."""
+    """A 32-bit seed from non-negative integers such as (seed, epoch), by NumPy's SeedSequence.
+
+    Zeros at the end do not count: (seed, epoch) and (seed, epoch, 0) are one seed.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 

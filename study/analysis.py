@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log, nan
+from statistics import geometric_mean
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from helpers.history import TEST_IMAGES, History
-from models import CLASSES, VARIANTS
+from models import CLASSES, GOAL, VARIANTS
 from study.claims import (
+    ACCURACY,
     CLAIMS,
+    EPOCHS,
+    FIRST_ACCURACY,
     PAGE,
     SIX,
     Claim,
@@ -45,12 +49,12 @@ SMALL = ", and smaller than what matters"
 class Effect(NamedTuple):
     """What a contrast's values say.
 
-    found: the estimate.
+    estimate: of its mean.
     p, flip_p: two-sided, of the t test and of the sign-flip test.
     equivalence: the p value that it is within the margin; None if there is no margin.
     """
 
-    found: Estimate
+    estimate: Estimate
     p: float
     flip_p: float
     equivalence: float | None
@@ -58,7 +62,7 @@ class Effect(NamedTuple):
     @property
     def narrow(self) -> Interval:
         """The 90 % interval, that of the two one-sided tests."""
-        return self.found.interval(1 - 2 * ALPHA)
+        return self.estimate.interval(1 - 2 * ALPHA)
 
     @property
     def within(self) -> bool | None:
@@ -182,7 +186,20 @@ def word(parts: Sequence[Part], effects: Sequence[Effect], corrected: float) -> 
 
 
 def _as_claimed(part: Part, effect: Effect) -> bool:
-    return part.sign * (effect.found.mean - part.null) > 0
+    return part.sign * (effect.estimate.mean - part.null) > 0
+
+
+def on_scale(
+    table: pd.DataFrame, contrast: Contrast, measure: Measure
+) -> tuple[Effect, float, str]:
+    """A contrast's effect, the margin and the word, if it were a claim's; without Holm.
+
+    Of epochs, for which no margin was fixed, it is the smallest delay that was claimed.
+    """
+    limit = CLAIMS[0].quoted[0].number() if measure is EPOCHS else measure.margin
+    found = effect_of(per_seed(table, contrast, measure), limit)
+    slower = -1 if measure is FIRST_ACCURACY else 1
+    return found, limit, word([Part(contrast, measure, slower)], [found], found.p)
 
 
 def family(
@@ -195,6 +212,22 @@ def family(
     effects = [effect(table, contrast, measure) for contrast in contrasts]
     p, equivalence = (holm([getattr(e, of) for e in effects]) for of in ("p", "equivalence"))
     return list(zip(contrasts, effects, p, equivalence, strict=True))
+
+
+def passes(history: History) -> bool:
+    """Whether a run ends over the goal."""
+    return history.final_accuracy > GOAL
+
+
+def consistent(history: History) -> bool:
+    """Whether each of a run's last five epochs has the goal or more."""
+    return all(record["test_accuracy"] >= GOAL for record in history.epochs[-5:])
+
+
+def spread_ratio(table: pd.DataFrame) -> float:
+    """How many times as large the sd of the final accuracy is without batch normalization."""
+    sds = table[ACCURACY.name].std()
+    return geometric_mean(sds[v] / sds[f"{v}_bn"] for v in sds.index if f"{v}_bn" in sds)
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -264,17 +297,17 @@ class Reproduction(NamedTuple):
         return sum(self.inside) >= len(SIX) - 1 and self.rank < self.curves
 
 
-def curve(history: History) -> np.ndarray:
-    """ln(test error in %) of every epoch; a run that stopped early keeps its last."""
-    errors = [log(100 - record["test_accuracy"]) for record in history.epochs]
-    return np.array(errors + errors[-1:] * (history.config["epochs"] - len(errors)))
+def errors(history: History, part: str = "test") -> list[float]:
+    """The test or train error (%) of every epoch; a run that stopped early keeps its last."""
+    found = [100 - record[f"{part}_accuracy"] for record in history.epochs]
+    return found + found[-1:] * (history.config["epochs"] - len(found))
 
 
 def reproduction(one: History, runs: Sequence[History]) -> Reproduction:
     """Hold a run against others of its variant."""
     numbers = [measure.of(one) for measure in SIX]
     ends = [prediction_interval([measure.of(run) for run in runs]) for measure in SIX]
-    curves = np.stack(list(map(curve, (one, *runs))))
+    curves = np.log([errors(run) for run in (one, *runs)])
     others = (curves.sum(axis=0) - curves) / len(runs)  # of every curve the mean of the rest
     distances = ((curves - others) ** 2).mean(axis=1)
     rank = 1 + int((distances[1:] < distances[0] - 1e-12).sum())
@@ -309,7 +342,7 @@ class Across(NamedTuple):
     @property
     def opposite(self) -> bool:
         """Whether there is an effect in both settings, the one against the other."""
-        signs = [e.found.mean > self.part.null for e in (self.page, self.as_run)]
+        signs = [e.estimate.mean > self.part.null for e in (self.page, self.as_run)]
         return signs[0] != signs[1] and max(self.page.p, self.as_run.p) < ALPHA
 
 

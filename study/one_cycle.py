@@ -23,10 +23,11 @@ from helpers.files import write_atomically
 from helpers.history import History
 from models import GOAL, VARIANTS, count_parameters
 from study import figures
+from study.analysis import passes
 from study.claims import epochs_to
 from study.runs import FOLDERS, SEEDS, histories, load_runs, run
 from study.statistics import ALPHA, estimate
-from study.tables import markdown, passes, share, with_interval
+from study.tables import markdown, share, with_interval
 
 GRID_RUNS, RECIPE_RUNS = Path("results", "grid"), Path("results", "recipe")
 GRID_PAGE = Path("docs", "recipe.md")

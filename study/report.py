@@ -21,17 +21,20 @@ from helpers.checkpoint import differences
 from helpers.config import PROTOCOLS, TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import TRAIN_IMAGES, History
-from models import AS_RUN, GOAL, SETTINGS, VARIANTS
+from models import AS_RUN, FINAL_AS_RUN, GOAL, SETTINGS, VARIANTS
 from study import figures, tables
 from study.analysis import (
     across,
     among_themselves,
     beyond_these_images,
     effect,
+    errors,
     reproduction,
+    spread_ratio,
     verdicts,
 )
 from study.claims import (
+    ACCURACY,
     BEST,
     BN,
     CLAIMS,
@@ -40,10 +43,9 @@ from study.claims import (
     EFFECTS,
     EPOCHS,
     EPOCHS_RATIO,
-    FINAL,
     FINAL_V1,
     FINAL_V2,
-    FIRST,
+    FIRST_ACCURACY,
     GAP_ALIKE,
     INTERACTIONS,
     LATE,
@@ -59,6 +61,7 @@ from study.claims import (
     Measure,
     Part,
     measured,
+    published,
 )
 from study.runs import FOLDERS, SEEDS, Runs, histories, load_runs
 from study.statistics import estimate
@@ -69,7 +72,7 @@ RUNS, AS_RUN_RUNS = FOLDERS.values()
 PILOT = RUNS.with_name("pilot")
 PAGES = Path(__file__).parent
 HARDEST = 12  # images that are shown
-AS_RUN_NAMES = {"v1": "v1", "v2": "v2", "final": "v2_bn"}
+AS_RUN_NAMES = {"v1": "v1", "v2": "v2", "final": FINAL_AS_RUN}
 ALL_EFFECTS = (*EFFECTS, *INTERACTIONS, *SIMPLE)
 PARTS = [*(part for claim in CLAIMS for part in claim.parts), PAIR]
 
@@ -103,7 +106,7 @@ def report(
     check(others, as_run, AS_RUN_SETTING)
     drawn = draw(runs, others, mnist.test_images, labels)
     files = {name: figure.png(dpi=figures.DPI) for name, figure in drawn.items()}
-    files["comparison.md"] = write(runs, load_runs(pilot), others).encode()
+    files["comparison.md"] = render(runs, load_runs(pilot), others).encode()
     for name, content in files.items():
         write_atomically(Path(out, name), content)
     print(f"{Path(out, 'comparison.md')}: {len(runs) + len(others)} runs compared")
@@ -163,12 +166,12 @@ def _fault(history: History, setting: str) -> str | None:
 # --- the page -------------------------------------------------------------------------------------
 
 
-def write(runs: Runs, pilot: Runs, as_run: Runs) -> str:
+def render(runs: Runs, pilot: Runs, as_run: Runs) -> str:
     """The report, as Markdown.
 
     runs: the protocol's, from the page. pilot: the pilot's. as_run: as run, or some of them.
     """
-    table, before = measured(runs), measured(pilot, (FINAL,))
+    table, before = measured(runs), measured(pilot, (ACCURACY,))
     found = verdicts(table)
     beyond = beyond_these_images(runs, tables.CONTRASTS)
     runs_in = f"{len(as_run)} of {len(SEEDS) * len(AS_RUN)} runs are in"
@@ -189,26 +192,26 @@ def write(runs: Runs, pilot: Runs, as_run: Runs) -> str:
         scales=tables.scales(table),
         least_margin=f"{max(map(abs, effect(table, LATE, SPEED).narrow)):.3f}",
         averages=tables.averages(table),
-        simple_final=tables.family(table, SIMPLE, FINAL),
+        simple_final=tables.family(table, SIMPLE, ACCURACY),
         simple_speed=tables.family(table, SIMPLE, SPEED),
         claims=tables.claims(found),
         parts=tables.parts(found),
         disagreement=tables.on_different_sides(found),
         others_said=tables.others_said(table),
-        others=tables.family(table, OTHERS, FINAL),
+        others=tables.family(table, OTHERS, ACCURACY),
         passing=tables.passing(runs),
-        final=tables.variants(table, (FINAL, BEST, GAP_ALIKE)),
-        speed=tables.variants(table, (SPEED, FIRST)),
+        final=tables.variants(table, (ACCURACY, BEST, GAP_ALIKE)),
+        speed=tables.variants(table, (SPEED, FIRST_ACCURACY)),
         thresholds=tables.variants(table, TO_THRESHOLDS),
         reached=tables.reached(table),
-        contrasts_final=tables.contrasts(table, FINAL, beyond),
+        contrasts_final=tables.contrasts(table, ACCURACY, beyond),
         contrasts_speed=tables.contrasts(table, SPEED),
         contrasts_ratio=tables.contrasts(table, EPOCHS_RATIO),
         contrasts_epochs=tables.contrasts(table, EPOCHS),
-        contrasts_first=tables.contrasts(table, FIRST),
+        contrasts_first=tables.contrasts(table, FIRST_ACCURACY),
         spread=tables.spread(table, before),
-        ratio=f"{tables.spread_ratio(table):.1f}",
-        pilot_ratio=f"{tables.spread_ratio(before):.1f}",
+        ratio=f"{spread_ratio(table):.1f}",
+        pilot_ratio=f"{spread_ratio(before):.1f}",
         beside=tables.beside(table),
         pairs=tables.pairs(table),
         needed=tables.needed(table),
@@ -229,10 +232,11 @@ def _as_run(runs: Runs, page: pd.DataFrame) -> str:
     """What the runs as run say, as Markdown, beside the table of those from the page."""
     table = measured(runs)
     found = verdicts(table, LOGGED)
+    of_claims = [across(page, table, part) for part in PARTS]
     three = {name: histories(runs, v) for name, v in AS_RUN_NAMES.items()}
     held = {name: reproduction(LOGS[name], of) for name, of in three.items()}
     among = [found for of in three.values() for found in among_themselves(of)]
-    others = [contrast for contrast in OTHERS if contrast.formula != "final - v2_bn"]
+    others = [contrast for contrast in OTHERS if contrast.formula != f"final - {FINAL_AS_RUN}"]
     curves = held["v1"].curves
     return _fill(
         "as_run.md",
@@ -248,17 +252,19 @@ def _as_run(runs: Runs, page: pd.DataFrame) -> str:
         disagreement=tables.on_different_sides(found),
         pair=tables.pair(across(page, table, PAIR)),
         others_said=tables.others_said(table, others),
-        others=tables.family(table, others, FINAL),
+        others=tables.family(table, others, ACCURACY),
         passing=tables.passing(runs),
-        across=tables.across([across(page, table, part) for part in PARTS]),
-        sentences=tables.across_said([across(page, table, part) for part in PARTS]),
-        across_final=tables.across([across(page, table, Part(c, FINAL, 1)) for c in ALL_EFFECTS]),
+        across=tables.across(of_claims),
+        sentences=tables.across_said(of_claims),
+        across_final=tables.across(
+            [across(page, table, Part(c, ACCURACY, 1)) for c in ALL_EFFECTS]
+        ),
         across_speed=tables.across([across(page, table, Part(c, SPEED, 1)) for c in ALL_EFFECTS]),
-        final=tables.variants(table, (FINAL, BEST, GAP_ALIKE), LOGGED),
-        speed=tables.variants(table, (SPEED, FIRST), LOGGED),
+        final=tables.variants(table, (ACCURACY, BEST, GAP_ALIKE), LOGGED),
+        speed=tables.variants(table, (SPEED, FIRST_ACCURACY), LOGGED),
         thresholds=tables.variants(table, TO_THRESHOLDS, LOGGED),
         ratios=tables.ratios(table),
-        simple_final=tables.family(table, SIMPLE, FINAL),
+        simple_final=tables.family(table, SIMPLE, ACCURACY),
         simple_speed=tables.family(table, SIMPLE, SPEED),
         networks=tables.networks(runs, table),
         runs=tables.every_run(runs, AS_RUN_RUNS.name),
@@ -280,21 +286,21 @@ def draw(
     labels: their digits.
     """
     table = measured(runs)
-    errors = {
+    curves = {
         v: [[100 - r["test_accuracy"] for r in h.epochs] for h in histories(runs, v)]
         for v in VARIANTS
     }
     # zip ends with the shortest run, so that one that stops early does not bend the means.
     means = {
-        v: [estimate([log(e) for e in of_epoch]).ends(exp) for of_epoch in zip(*of, strict=False)]
-        for v, of in errors.items()
+        v: [estimate([log(e) for e in epoch]).ends(exp) for epoch in zip(*of, strict=False)]
+        for v, of in curves.items()
     }
     falls = range(1 + TrainingConfig.step_size, 1 + TrainingConfig.epochs, TrainingConfig.step_size)
     panels = [
-        _runs_panel(table, FINAL, "test accuracy (%)", line=GOAL),
+        _runs_panel(table, ACCURACY, "test accuracy (%)", line=GOAL),
         _runs_panel(table, SPEED, "test error (%), log scale", log=True),
         _runs_panel(table, EPOCHS, "epoch", never=TrainingConfig.epochs + 1),
-        _runs_panel(table, FIRST, "test accuracy (%)"),
+        _runs_panel(table, FIRST_ACCURACY, "test accuracy (%)"),
     ]
     cells = [(images[index], caption) for index, caption in _hardest(runs, labels)]
     complete = not _missing(as_run, AS_RUN_SETTING)
@@ -305,29 +311,22 @@ def draw(
             [_effects_panel(settings, measure) for measure in PRIMARY]
         ),
         "comparison_runs.png": figures.every_run(panels),
-        "comparison_curves.png": figures.curves(errors, means, falls),
+        "comparison_curves.png": figures.curves(curves, means, falls),
         "comparison_hardest.png": figures.hardest(cells, len(runs)),
     }
 
 
 def bands(runs: Runs) -> list[figures.Band]:
     """The published logs and our runs of the same."""
-
-    def errors(history: History) -> dict[str, list[float]]:
-        epochs = history.epochs + history.epochs[-1:] * (
-            TrainingConfig.epochs - len(history.epochs)
+    parts = ("test", "train")
+    return [
+        figures.Band(
+            "Final" if name == "final" else name,
+            {part: [errors(run, part) for run in histories(runs, variant)] for part in parts},
+            {part: errors(LOGS[name], part) for part in parts},
         )
-        return {
-            part: [100 - record[f"{part}_accuracy"] for record in epochs]
-            for part in ("test", "train")
-        }
-
-    bands = []
-    for name, variant in AS_RUN_NAMES.items():
-        of = list(map(errors, histories(runs, variant)))
-        ours = {part: [run[part] for run in of] for part in ("test", "train")}
-        bands.append(figures.Band("Final" if name == "final" else name, ours, errors(LOGS[name])))
-    return bands
+        for name, variant in AS_RUN_NAMES.items()
+    ]
 
 
 def _effects_panel(settings: Sequence[pd.DataFrame], measure: Measure) -> figures.EffectPanel:
@@ -342,7 +341,7 @@ def _effects_panel(settings: Sequence[pd.DataFrame], measure: Measure) -> figure
     for contrast in (LATE, LATE_BN, EARLY, EARLY_BN, BN, FINAL_V1, FINAL_V2):
         shown = []
         for found in (effect(table, contrast, measure) for table in settings):
-            mean, *ends = found.found.ends(measure.natural)
+            mean, *ends = found.estimate.ends(measure.natural)
             shown.append((mean, tuple(ends), tuple(map(measure.natural, found.narrow))))
         decides = any(m == measure and w.equals(contrast.weights) for w, m in deciding)
         name = contrast.name.replace(", ", ",\n")
@@ -362,7 +361,7 @@ def _runs_panel(
     scale = exp if measure.log else float
     values = {v: list(map(scale, table[measure.name, v])) for v in VARIANTS}
     means = {v: estimate(table[measure.name, v]).ends(scale) for v in VARIANTS}
-    numbers = tables.published(measure)
+    numbers = published(measure)
     return figures.RunsPanel(measure.meaning.capitalize(), unit, values, means, numbers, **options)
 
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, product
-from statistics import geometric_mean
 
 import numpy as np
 import pandas as pd
 
 from helpers.config import TrainingConfig
-from helpers.history import TEST_IMAGES, History
-from models import GOAL, VARIANTS
+from helpers.history import TEST_IMAGES
+from models import FINAL_AS_RUN, GOAL, VARIANTS
 from study import analysis
-from study.analysis import INCONCLUSIVE, Across, Effect, Reproduction, Verdict, effect, effect_of
+from study.analysis import INCONCLUSIVE, Across, Reproduction, Verdict, effect
 from study.claims import (
+    ACCURACY,
     BEST,
-    CLAIMS,
     EFFECTS,
     EPOCHS,
     EPOCHS_RATIO,
-    FINAL,
-    FIRST,
+    FIRST_ACCURACY,
     FIRST_ERROR,
     GAP,
     GAP_ALIKE,
@@ -42,9 +40,8 @@ from study.claims import (
     WITHOUT_BN,
     Contrast,
     Measure,
-    Part,
     Quoted,
-    per_seed,
+    published,
 )
 from study.runs import SEEDS, Runs, histories, names
 from study.statistics import ALPHA, Estimate, Interval, estimate, holm, runs_needed, wilson
@@ -71,7 +68,7 @@ def with_interval(found: Estimate, write: Callable[[float], str]) -> str:
     return f"{write(found.mean)} {interval(found.interval(), write)}"
 
 
-def p_value(p: float) -> str:
+def p_text(p: float) -> str:
     """A p value, as exact as it is of use."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
@@ -111,33 +108,30 @@ def number(measure: Measure, value: float) -> str:
     return measure.level(value) if measure.log else f"{value:.2f}"
 
 
-def published(measure: Measure, source: pd.DataFrame = PAGE) -> dict[str, float]:
-    """The published numbers of the variants that have one, by the page or its logs."""
-    return source[measure.name].iloc[0].dropna().to_dict() if measure.name in source else {}
-
-
 # --- claims ---------------------------------------------------------------------------------------
 
 
 def answer(found: Sequence[Verdict], table: pd.DataFrame) -> str:
     """A sentence on each claim, with what the verdict does not say by itself."""
-    soon, sooner = (with_interval(effect(table, WITHOUT_BN, m).found, m.effect) for m in RATIOS[:2])
-    (epochs, _, in_epochs), (error, _, in_errors) = (
-        on_scale(table, *of) for of in ((V1_V2, EPOCHS), (LATE, FIRST_ERROR))
+    soon, sooner = (
+        with_interval(effect(table, WITHOUT_BN, m).estimate, m.effect) for m in RATIOS[:2]
     )
-    means = table[FINAL.name].mean()
+    (epochs, _, in_epochs), (error, _, in_errors) = (
+        analysis.on_scale(table, *of) for of in ((V1_V2, EPOCHS), (LATE, FIRST_ERROR))
+    )
+    means = table[ACCURACY.name].mean()
     of_bn = [v for v in VARIANTS if VARIANTS[v].batch_norm]
     rank = sum(means[v] > means["final"] for v in of_bn)
     ordinal = ("highest", "second highest", "third highest", "fourth highest", "lowest")[rank]
     added = [
         "that is an average over early dropout, and in epochs to 99 % v1 - v2, the published pair, "
-        f"is {with_interval(epochs.found, EPOCHS.effect)}: {in_epochs}",
+        f"is {with_interval(epochs.estimate, EPOCHS.effect)}: {in_epochs}",
         f"to 98 % it is {soon} and to 98.5 % {sooner} times",
         "that is an average over four placements of dropout",
         f"the most accurate of the published three, that is, and of the {len(of_bn)} variants with "
         f"batch normalization the one with the {ordinal} mean",
         "as a factor of the test error it is "
-        f"{with_interval(error.found, FIRST_ERROR.effect)}: {in_errors}",
+        f"{with_interval(error.estimate, FIRST_ERROR.effect)}: {in_errors}",
     ]
     pairs = enumerate(zip(found, added, strict=True), 1)
     return "\n".join(f"{n}. {sentence(verdict, more)}" for n, (verdict, more) in pairs)
@@ -146,7 +140,7 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame) -> str:
 def sentence(verdict: Verdict, added: str) -> str:
     """What a reader can quote of a verdict; added: what else is to be said of it."""
     estimates = [
-        with_interval(found.found, part.write)
+        with_interval(found.estimate, part.write)
         for part, found in zip(verdict.claim.parts, verdict.effects, strict=True)
     ]
     quoted = plausibility([q.text() for q in verdict.claim.quoted], verdict.plausible)
@@ -179,7 +173,7 @@ def claims(found: Sequence[Verdict], source: pd.DataFrame = PAGE) -> str:
         )
         word = f"**{verdict.word}**"
         rows.append(
-            [f"{n}. {verdict.claim}", word, p_value(verdict.corrected), size(verdict), numbers]
+            [f"{n}. {verdict.claim}", word, p_text(verdict.corrected), size(verdict), numbers]
         )
     head = ["claim, as published", "is there an effect", "p, after Holm", "how large, here"]
     return markdown([*head, "is the published figure a plausible single run"], rows)
@@ -189,12 +183,12 @@ def size(verdict: Verdict) -> str:
     """How large the effects of a verdict's parts are; whether a mean as claimed is excluded."""
     said = [
         f"{f'{part.contrast.name}: ' if verdict.effects[1:] else ''}"
-        f"{with_interval(of.found, part.write)} {part.unit}"
+        f"{with_interval(of.estimate, part.write)} {part.unit}"
         for part, of in zip(verdict.claim.parts, verdict.effects, strict=True)
     ]
     if verdict.claim.of_means:
         quoted, measure = verdict.claim.quoted[0], verdict.claim.parts[0].measure
-        ends = tuple(map(measure.natural, verdict.effects[0].found.interval()))
+        ends = tuple(map(measure.natural, verdict.effects[0].estimate.interval()))
         held = "is not excluded" if analysis.lies_in(quoted.number(), ends) else "is excluded"
         said.append(f"a mean of {quoted.text()} {held}")
     return "<br>".join(said)
@@ -210,9 +204,9 @@ def parts(found: Sequence[Verdict]) -> str:
                 [
                     f"{n}. {part.contrast.name}{against}",
                     part.measure.meaning,
-                    with_interval(of.found, part.write),
-                    p_value(of.p),
-                    p_value(of.flip_p),
+                    with_interval(of.estimate, part.write),
+                    p_text(of.p),
+                    p_text(of.flip_p),
                     interval(of.narrow, part.write),
                     margin(part.measure),
                     yes(of.within),
@@ -240,11 +234,11 @@ def on_different_sides(found: Sequence[Verdict]) -> str:
 
 def others_said(table: pd.DataFrame, others: Sequence[Contrast] = OTHERS) -> str:
     """Which of the other variants Final is shown to be more accurate than, in words."""
-    found = analysis.family(table, others, FINAL)
-    beaten = [c.name for c, e, p, _ in found if p < ALPHA and e.found.mean > 0]
+    found = analysis.family(table, others, ACCURACY)
+    beaten = [c.name for c, e, p, _ in found if p < ALPHA and e.estimate.mean > 0]
     rest = [c.name for c in others if c.name not in beaten]
     beaten, rest = (listed(n.removeprefix("final - ") for n in of) for of in (beaten, rest))
-    means = table[FINAL.name].mean()
+    means = table[ACCURACY.name].mean()
     return (
         f"Of the {len(others)} others, Final is shown to be more accurate than {beaten}, and "
         f"not than {rest}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
@@ -256,13 +250,13 @@ def family(table: pd.DataFrame, contrasts: Sequence[Contrast], measure: Measure)
     rows = [
         [
             contrast.name,
-            with_interval(of.found, measure.effect),
-            p_value(of.p),
-            p_value(p),
+            with_interval(of.estimate, measure.effect),
+            p_text(of.p),
+            p_text(p),
             interval(of.narrow, measure.effect),
             yes(of.within),
-            p_value(of.equivalence),
-            p_value(equivalence),
+            p_text(of.equivalence),
+            p_text(equivalence),
         ]
         for contrast, of, p, equivalence in analysis.family(table, contrasts, measure)
     ]
@@ -327,7 +321,7 @@ def reproduced(held: Mapping[str, Reproduction]) -> str:
 def beside(table: pd.DataFrame) -> str:
     """Published numbers that depend on what was guessed, and the interval of one more run here."""
     rows = []
-    for measure in (TRAIN_1, FIRST, GAP, GAP_ALIKE):
+    for measure in (TRAIN_1, FIRST_ACCURACY, GAP, GAP_ALIKE):
         numbers, cells = published(measure), []
         for v in THREE:
             ends = analysis.predicted(table, Quoted(Contrast(v), measure))
@@ -342,8 +336,8 @@ def pair(found: Across) -> str:
     part, of = found.part, found.mean
     return (
         f"{part.contrast.name}, the published pair, in the mean of both settings "
-        f"({2 * len(SEEDS)} pairs): {with_interval(of.found, part.write)} points, "
-        f"p {p_value(of.p)}, sign-flip p {p_value(of.flip_p)}, 90 % interval "
+        f"({2 * len(SEEDS)} pairs): {with_interval(of.estimate, part.write)} points, "
+        f"p {p_text(of.p)}, sign-flip p {p_text(of.flip_p)}, 90 % interval "
         f"{interval(of.narrow, part.write)}: **{analysis.word([part], [of], of.p)}**."
     )
 
@@ -353,9 +347,9 @@ def across(found: Sequence[Across]) -> str:
     rows = []
     for of in found:
         measure, write = of.part.measure, of.part.write
-        means = [with_interval(e.found, write) for e in (of.page, of.as_run)]
-        apart = with_interval(of.difference.found, measure.effect)
-        together = with_interval(of.mean.found, write)
+        means = [with_interval(e.estimate, write) for e in (of.page, of.as_run)]
+        apart = with_interval(of.difference.estimate, measure.effect)
+        together = with_interval(of.mean.estimate, write)
         name = f"{of.part.contrast.name}, {measure.name}"
         rows.append([name, *means, apart, together, of.word])
     head = ["", "from the page [95 %]", "as run [95 %]", "difference [95 %]", "mean [95 %]"]
@@ -368,7 +362,7 @@ def across_said(found: Sequence[Across]) -> str:
     for of in found:
         part = of.part
         page, as_run = (
-            f"{with_interval(e.found, part.write)} {part.unit}" for e in (of.page, of.as_run)
+            f"{with_interval(e.estimate, part.write)} {part.unit}" for e in (of.page, of.as_run)
         )
         against = "; the two point in opposite directions" if of.opposite else ""
         lines.append(
@@ -399,7 +393,7 @@ def ratios(table: pd.DataFrame) -> str:
     rows = []
     for measure, epochs in zip(RATIOS, TO_THRESHOLDS, strict=False):
         found = effect(table, WITHOUT_BN, measure)
-        row = [measure.meaning, with_interval(found.found, measure.effect), p_value(found.p)]
+        row = [measure.meaning, with_interval(found.estimate, measure.effect), p_text(found.p)]
         for side in (weights > 0, weights < 0):
             cells = table[epochs.name][weights[side].index].to_numpy()
             at_once = (cells == TrainingConfig.step_size + 1).sum()
@@ -411,15 +405,15 @@ def ratios(table: pd.DataFrame) -> str:
 def scales(table: pd.DataFrame) -> str:
     """Claims 1 and 5 on other scales, and of the published pair alone."""
     rows = []
-    for claim, measures in ((1, (SPEED, EPOCHS_RATIO, EPOCHS)), (5, (FIRST, FIRST_ERROR))):
+    for claim, measures in ((1, (SPEED, EPOCHS_RATIO, EPOCHS)), (5, (FIRST_ACCURACY, FIRST_ERROR))):
         for measure, contrast in product(measures, (LATE, V1_V2)):
-            found, limit, said = on_scale(table, contrast, measure)
+            found, limit, said = analysis.on_scale(table, contrast, measure)
             decides = (contrast, measure) == (LATE, measures[0])
             rows.append(
                 [
                     f"{claim}. {contrast.name}",
                     measure.name,
-                    with_interval(found.found, measure.effect),
+                    with_interval(found.estimate, measure.effect),
                     interval(found.narrow, measure.effect),
                     f"{measure.natural(limit):.2f} {measure.effect_unit}",
                     f"**{said}**" if decides else said,
@@ -428,25 +422,12 @@ def scales(table: pd.DataFrame) -> str:
     return markdown(["", "measure", "estimate [95 %]", "90 % interval", "margin", "word"], rows)
 
 
-def on_scale(
-    table: pd.DataFrame, contrast: Contrast, measure: Measure
-) -> tuple[Effect, float, str]:
-    """A contrast's effect, the margin and the word, if it were a claim's; without Holm.
-
-    Of epochs, for which no margin was fixed, it is the smallest delay that was claimed.
-    """
-    limit = CLAIMS[0].quoted[0].number() if measure is EPOCHS else measure.margin
-    found = effect_of(per_seed(table, contrast, measure), limit)
-    slower = -1 if measure is FIRST else 1
-    return found, limit, analysis.word([Part(contrast, measure, slower)], [found], found.p)
-
-
 def averages(table: pd.DataFrame) -> str:
     """How sure it is that late dropout matters little on average over early dropout."""
-    p = [effect(table, c, m).equivalence for c, m in product((LATE, LATE_BN), (FINAL, SPEED))]
+    p = [effect(table, c, m).equivalence for c, m in product((LATE, LATE_BN), (ACCURACY, SPEED))]
     return (
-        f"The largest p value of the {len(p)} equivalence tests is {p_value(max(p))}, and "
-        f"{p_value(max(holm(p)))} after Holm"
+        f"The largest p value of the {len(p)} equivalence tests is {p_text(max(p))}, and "
+        f"{p_text(max(holm(p)))} after Holm"
     )
 
 
@@ -455,8 +436,8 @@ def averages(table: pd.DataFrame) -> str:
 
 def variants(table: pd.DataFrame, measures: Sequence[Measure], source: pd.DataFrame = PAGE) -> str:
     """Means with intervals of all variants, a column per measure, beside the published numbers."""
-    twice = "v2_bn" if source is LOGGED else None  # Final as run, which has a row by that name
-    head, rows = [""], {v: [bold(v)] for v in table[FINAL.name] if v != twice}
+    twice = FINAL_AS_RUN if source is LOGGED else None
+    head, rows = [""], {v: [bold(v)] for v in table[ACCURACY.name] if v != twice}
     for measure in measures:
         numbers = published(measure, source)
         head += [measure.heading, "published"] if numbers else [measure.heading]
@@ -468,24 +449,17 @@ def variants(table: pd.DataFrame, measures: Sequence[Measure], source: pd.DataFr
     return markdown(head, rows.values())
 
 
-def passes(history: History) -> bool:
-    """Whether a run ends over the goal."""
-    return history.final_accuracy > GOAL
-
-
-def consistent(history: History) -> bool:
-    """Whether each of a run's last five epochs has the goal or more."""
-    return all(record["test_accuracy"] >= GOAL for record in history.epochs[-5:])
-
-
 def passing(runs: Runs) -> str:
     """How many runs of each variant pass the goal, at the end and consistently."""
     beyond = analysis.beyond_these_images(runs, list(map(Contrast, names(runs))))
     rows = [
         [
             bold(v),
-            *(share(map(holds, histories(runs, v))) for holds in (passes, consistent)),
-            interval(ends, FINAL.level),
+            *(
+                share(map(holds, histories(runs, v)))
+                for holds in (analysis.passes, analysis.consistent)
+            ),
+            interval(ends, ACCURACY.level),
         ]
         for v, ends in zip(names(runs), beyond, strict=True)
     ]
@@ -517,10 +491,10 @@ def contrasts(
         found = effect(table, contrast, measure)
         row = [
             contrast.name,
-            with_interval(found.found, measure.effect),
+            with_interval(found.estimate, measure.effect),
             interval(analysis.unpaired(table, contrast, measure), measure.effect),
-            p_value(found.p),
-            p_value(found.flip_p) + (" (!)" if found.tests_disagree else ""),
+            p_text(found.p),
+            p_text(found.flip_p) + (" (!)" if found.tests_disagree else ""),
         ]
         if measure.margin is not None:
             row += [interval(found.narrow, measure.effect), yes(found.within)]
@@ -536,21 +510,19 @@ def contrasts(
 
 def spread(table: pd.DataFrame, pilot: pd.DataFrame) -> str:
     """The standard deviations over seeds, beside the pilot's."""
-    columns = table[FINAL.name].std(), table[SPEED.name].std(), pilot[FINAL.name].std()
+    columns = (
+        table[ACCURACY.name].std(),
+        table[SPEED.name].std(),
+        pilot[ACCURACY.name].std(),
+    )
     rows = [[bold(v), *(f"{sds[v]:.3f}" if v in sds else "" for sds in columns)] for v in VARIANTS]
     head = ["", "final accuracy, points", "learning speed, ln", "pilot: final accuracy, points"]
     return markdown(head, rows)
 
 
-def spread_ratio(table: pd.DataFrame) -> float:
-    """How many times as large the sd of the final accuracy is without batch normalization."""
-    sds = table[FINAL.name].std()
-    return geometric_mean(sds[v] / sds[f"{v}_bn"] for v in sds.index if f"{v}_bn" in sds)
-
-
 def pairs(table: pd.DataFrame) -> str:
     """What one run of each published variant would have said."""
-    v1, v2, final = (table[FINAL.name, v] for v in ("v1", "v2", "final"))
+    v1, v2, final = (table[ACCURACY.name, v] for v in ("v1", "v2", "final"))
     wins = [two > one for one, two in product(v1, v2)]
     order = [one < two < three for one, two, three in product(v1, v2, final)]
     return (
@@ -562,7 +534,7 @@ def pairs(table: pd.DataFrame) -> str:
 
 def needed(table: pd.DataFrame) -> str:
     """How many runs of each of two variants tell them apart."""
-    final, named = table[FINAL.name], list(VARIANTS)
+    final, named = table[ACCURACY.name], list(VARIANTS)
     rows = []
     for k, one in enumerate(named[1:], 1):
         counts = [runs_needed(final[one], final[other]) for other in named[:k]]
@@ -577,7 +549,7 @@ def networks(runs: Runs, table: pd.DataFrame) -> str:
     for variant in names(runs):
         said = analysis.answers(runs, variant)
         apart = np.mean([analysis.disagreement(*pair) for pair in combinations(said, 2)])
-        mean = table[FINAL.name, variant].mean()
+        mean = table[ACCURACY.name, variant].mean()
         rows.append([bold(variant), f"{apart:.2f}", f"{mean:.3f}", f"{analysis.vote(said):.3f}"])
     head = ["", "two seeds disagree on, % of images", "mean of single networks, %"]
     return markdown([*head, f"{len(SEEDS)} networks voting, %"], rows)
@@ -620,7 +592,7 @@ def floor(runs: Runs) -> str:
 
 def every_run(runs: Runs, folder: str) -> str:
     """All runs, a row each, with links into a folder."""
-    measures = (FINAL, BEST, SPEED, EPOCHS, FIRST, TRAIN_1, GAP_ALIKE)
+    measures = (ACCURACY, BEST, SPEED, EPOCHS, FIRST_ACCURACY, TRAIN_1, GAP_ALIKE)
     rows = []
     for variant in names(runs):
         for h in histories(runs, variant):

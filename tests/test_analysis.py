@@ -24,9 +24,9 @@ from study.analysis import (
     among_themselves,
     answers,
     beyond_these_images,
-    curve,
     disagreement,
     effect_of,
+    errors,
     family,
     lies_in,
     p_value,
@@ -38,9 +38,9 @@ from study.analysis import (
     word,
 )
 from study.claims import (
+    ACCURACY,
     CLAIMS,
     EPOCHS_RATIO,
-    FINAL,
     Contrast,
     Quoted,
     difference,
@@ -68,14 +68,14 @@ def table(runs):
 
 
 def test_a_family_is_corrected_over_all_of_it(table):
-    found = family(table, claims.SIMPLE, FINAL)
-    p = [stats.ttest_1samp(per_seed(table, c, FINAL), 0).pvalue for c in claims.SIMPLE]
+    found = family(table, claims.SIMPLE, ACCURACY)
+    p = [stats.ttest_1samp(per_seed(table, c, ACCURACY), 0).pvalue for c in claims.SIMPLE]
     assert [corrected for *_, corrected, _ in found] == pytest.approx(holm(p))
     assert [of.equivalence < 0.05 for _, of, *_ in found] == [of.within for _, of, *_ in found]
     assert [last for *_, last in found] == holm([of.equivalence for _, of, *_ in found])
 
 
-@pytest.mark.parametrize("measure", [FINAL, EPOCHS_RATIO])
+@pytest.mark.parametrize("measure", [ACCURACY, EPOCHS_RATIO])
 def test_the_unpaired_interval_is_about_the_same_estimate(table, measure):
     for contrast in claims.EFFECTS:
         low, high = unpaired(table, contrast, measure)
@@ -127,8 +127,8 @@ def test_the_interval_over_images_holds_the_estimate_and_is_as_wide_as_both_spre
     """Of one variant against another, whose mistakes differ by image and by seed."""
     contrast = difference("final", "v2")
     [(low, high), level] = beyond_these_images(runs, [contrast, Contrast("v2")])
-    assert level[0] < table[FINAL.name, "v2"].mean() < level[1] < 100
-    values = per_seed(table, contrast, FINAL)
+    assert level[0] < table[ACCURACY.name, "v2"].mean() < level[1] < 100
+    values = per_seed(table, contrast, ACCURACY)
     wrong = {v: (answers(runs, v) >= 0).mean(axis=0) for v in ("v2", "final")}
     per_image = 100 * (wrong["v2"] - wrong["final"])
     assert per_image.mean() == pytest.approx(fmean(values))
@@ -297,7 +297,7 @@ def test_a_curve_as_far_as_another_is_not_the_farthest():
 
 def test_a_run_that_stopped_early_keeps_its_last_error():
     stopped = history([98.0] * 12, status="early stopping")
-    assert curve(stopped).tolist() == [log(2)] * 20
+    assert errors(stopped) == pytest.approx([2.0] * 20)
 
 
 def test_runs_of_another_kind_are_not_reproduced_and_most_of_the_same_are():
@@ -322,13 +322,13 @@ def settings(page=None, as_run=None):
 def test_settings_are_two_independent_samples_of_equal_weight():
     page, as_run = settings()
     found = across(page, as_run, claims.PAIR)
-    one, other = (per_seed(table, claims.V1_V2, FINAL) for table in (page, as_run))
+    one, other = (per_seed(table, claims.V1_V2, ACCURACY) for table in (page, as_run))
     test = stats.ttest_ind(other, one, equal_var=False)
-    assert found.difference.found.mean == pytest.approx(other.mean() - one.mean())
+    assert found.difference.estimate.mean == pytest.approx(other.mean() - one.mean())
     assert found.difference.p == pytest.approx(test.pvalue)
     ends = test.confidence_interval(0.95)
-    assert found.difference.found.interval() == pytest.approx(tuple(ends))
-    mean, low, high = found.mean.found.ends()
+    assert found.difference.estimate.interval() == pytest.approx(tuple(ends))
+    mean, low, high = found.mean.estimate.ends()
     assert mean == pytest.approx((one.mean() + other.mean()) / 2)
     assert high - low == pytest.approx((ends.high - ends.low) / 2)  # half the difference's
 
@@ -402,10 +402,10 @@ def test_large_effects_are_mostly_shown():
 
 @pytest.mark.slow
 def test_a_run_like_the_others_is_called_plausible_19_times_in_20():
-    quoted, plausible = Quoted(Contrast("v1"), FINAL), 0
+    quoted, plausible = Quoted(Contrast("v1"), ACCURACY), 0
     for draw in range(SIMULATIONS):
         runs = made_up_study(seeds=range(11), draw=draw, mistakes=False)
         ten = {run: history for run, history in runs.items() if run[1] < 10}
-        low, high = predicted(measured(ten, (FINAL,)), quoted)
+        low, high = predicted(measured(ten, (ACCURACY,)), quoted)
         plausible += low <= runs["v1", 10].final_accuracy <= high
     assert plausible / SIMULATIONS == pytest.approx(0.95, abs=four_errors(0.95))

@@ -8,11 +8,11 @@ import pytest
 from models import VARIANTS
 from study import claims
 from study.claims import (
+    ACCURACY,
     CLAIMS,
     EPOCHS,
     EPOCHS_RATIO,
-    FINAL,
-    FIRST,
+    FIRST_ACCURACY,
     GAP_ALIKE,
     LOGGED,
     LOGS,
@@ -62,7 +62,7 @@ def test_the_gap_measured_alike_takes_the_training_images_as_they_are():
 
 
 def test_the_margins_are_the_protocols():
-    assert (FINAL.margin, SPEED.margin, FIRST.margin) == (0.10, 0.135, 1)
+    assert (ACCURACY.margin, SPEED.margin, FIRST_ACCURACY.margin) == (0.10, 0.135, 1)
     assert exp(EPOCHS_RATIO.margin) == pytest.approx(8 / 6)
 
 
@@ -94,7 +94,7 @@ def test_the_contrasts_are_the_protocols(runs, table):
     assert len(ALL) == len(PROTOCOL) + 4 + 6
     for contrast in ALL:
         formula = PROTOCOL.get(contrast.name, contrast.name)
-        for value, seed in zip(per_seed(table, contrast, FINAL), range(47, 57), strict=True):
+        for value, seed in zip(per_seed(table, contrast, ACCURACY), range(47, 57), strict=True):
             numbers = {v: runs[v, seed].final_accuracy for v in VARIANTS}
             assert value == pytest.approx(eval(formula, numbers)), contrast.name
 
@@ -150,7 +150,7 @@ def test_the_logs_are_the_publications():
 def test_final_as_run_is_v2_with_batch_normalization():
     made = made_up_study(setting="as run", mistakes=False)
     found = measured(made)
-    assert found[FINAL.name, "final"].equals(found[FINAL.name, "v2_bn"])
-    contrast = per_seed(found, difference("final", "v1"), FINAL)
+    assert found[ACCURACY.name, "final"].equals(found[ACCURACY.name, "v2_bn"])
+    contrast = per_seed(found, difference("final", "v1"), ACCURACY)
     expected = [made["v2_bn", s].final_accuracy - made["v1", s].final_accuracy for s in SEEDS]
     assert contrast == pytest.approx(expected)

@@ -11,8 +11,8 @@ import Visualization
 from models import GOAL, VARIANTS, count_parameters, receptive_fields
 from study.analysis import NONE, SHOWN, beyond_these_images, effect, family, verdicts
 from study.claims import (
+    ACCURACY,
     BN,
-    FINAL,
     LATE,
     LATE_BN,
     OTHERS,
@@ -77,7 +77,7 @@ def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
 
 def test_the_verdicts_are_those_on_the_runs(readme, runs):
     for number, verdict in enumerate(verdicts(measured(runs)), start=1):
-        figure = verdict.claim.parts[0].write(verdict.effects[0].found.mean)
+        figure = verdict.claim.parts[0].write(verdict.effects[0].estimate.mean)
         assert f"| {number}. {verdict.claim} | **{verdict.word}** | {figure} " in readme
 
 
@@ -86,32 +86,35 @@ def test_the_answer_follows_from_the_runs(readme, runs):
     table, said = measured(runs), " ".join(readme.split())
 
     def found(contrast, measure):
-        return with_interval(effect(table, contrast, measure).found, measure.effect)
+        return with_interval(effect(table, contrast, measure).estimate, measure.effect)
 
     speed, epochs, accuracy, _, first = verdicts(table)
     assert accuracy.word == epochs.word == SHOWN and speed.word == first.word == NONE
-    mean, interval = found(BN, FINAL).split(" ", 1)
+    mean, interval = found(BN, ACCURACY).split(" ", 1)
     assert f"{mean} points of final accuracy {interval}" in said
-    assert f"ends {effect(table, BN, FINAL).found.mean:.2f} percentage points more accurate" in said
+    assert (
+        f"ends {effect(table, BN, ACCURACY).estimate.mean:.2f} percentage points more accurate"
+        in said
+    )
     at_98, _, at_99 = (found(WITHOUT_BN, measure) for measure in RATIOS)
     assert f"takes {at_99} times as many epochs to 99 %, and {at_98} times as many to 98 %" in said
-    ratio = exp(epochs.effects[0].found.mean)
+    ratio = exp(epochs.effects[0].estimate.mean)
     assert f"without it the network takes {ratio:.1f} times as many epochs to 99 %" in said
 
-    for contrast, measure in product((LATE, LATE_BN), (FINAL, SPEED)):
+    for contrast, measure in product((LATE, LATE_BN), (ACCURACY, SPEED)):
         assert effect(table, contrast, measure).within
-    assert effect(table, V1_V2, FINAL).within is False
-    mean, interval = found(V1_V2, FINAL).split(" ", 1)
+    assert effect(table, V1_V2, ACCURACY).within is False
+    mean, interval = found(V1_V2, ACCURACY).split(" ", 1)
     assert f"{mean} points {interval}" in said
 
-    ends = {name: estimate(table[FINAL.name, name]) for name in VARIANTS}
-    final = with_interval(ends["final"], FINAL.level)
+    ends = {name: estimate(table[ACCURACY.name, name]) for name in VARIANTS}
+    final = with_interval(ends["final"], ACCURACY.level)
     assert f"Final's mean is above it, {final.replace(' [', ' % [')}" in said
     assert ends["final"].interval()[0] > GOAL
     assert all(ends[name].interval()[1] < GOAL for name in ("v1", "v2"))
     norms = [name for name in VARIANTS if VARIANTS[name].batch_norm]
     assert len(norms) == 5 and all(ends[name].mean > GOAL for name in norms)
-    others = {c.name: p for c, _, p, _ in family(table, OTHERS, FINAL) if c.name.endswith("_bn")}
+    others = {c.name: p for c, _, p, _ in family(table, OTHERS, ACCURACY) if c.name.endswith("_bn")}
     assert len(others) == 4 and all(p >= 0.05 for p in others.values())
     [(low, high)] = beyond_these_images(runs, [Contrast("final")])
     assert f"is not shown to pass: [{low:.2f}, {high:.2f}]" in said and low < GOAL
