@@ -88,7 +88,7 @@ def effect(table: pd.DataFrame, contrast: Contrast, measure: Measure) -> Effect:
 
 
 def unpaired(table: pd.DataFrame, contrast: Contrast, measure: Measure) -> Interval:
-    """Welch's 95 % interval of a contrast, as if the runs of a seed had nothing in common.
+    """Welch's 95 % interval of a contrast, as if the runs of a seed were independent.
 
     That of a ratio has the variance of its first-order expansion (the delta method).
     """
@@ -341,7 +341,7 @@ class Across(NamedTuple):
 
     @property
     def opposite(self) -> bool:
-        """Whether there is an effect in both settings, the one against the other."""
+        """Whether there is an effect in both settings, with opposite signs."""
         signs = [e.estimate.mean > self.part.null for e in (self.page, self.as_run)]
         return signs[0] != signs[1] and max(self.page.p, self.as_run.p) < ALPHA
 

@@ -31,9 +31,9 @@ class Measure:
 
     name: what the report calls it.
     meaning: the same in more words.
-    of: gives it.
-    unit: of the number as it is written.
-    decimals: that are written.
+    of: computes it from a run's history.
+    unit: in which it is written.
+    decimals: how many of them are written.
     margin: the smallest effect of interest, on the scale that contrasts have; None if none is set.
     published: gives what is published of a variant.
     log: the number is a logarithm, and written as what it is the logarithm of.
@@ -266,7 +266,9 @@ class Contrast:
         """Of every row, the mean of the variants added (sign 1) or subtracted (-1)."""
         weights = self.weights[sign * self.weights > 0]
         columns = [cells[v].to_numpy() * w for v, w in (weights / weights.sum()).items()]
-        return np.array(list(map(fsum, zip(*columns, strict=True))))  # equal sums are to be equal
+        return np.array(
+            list(map(fsum, zip(*columns, strict=True)))
+        )  # fsum: sums equal on paper are equal in bits
 
 
 def difference(one: str, other: str) -> Contrast:

@@ -391,7 +391,7 @@ def ratios(table: pd.DataFrame) -> str:
     """How many times as many epochs it takes to the thresholds without batch normalization."""
     weights = WITHOUT_BN.weights
     rows = []
-    for measure, epochs in zip(RATIOS, TO_THRESHOLDS, strict=False):
+    for measure, epochs in zip(RATIOS, TO_THRESHOLDS, strict=False):  # of the first three
         found = effect(table, WITHOUT_BN, measure)
         row = [measure.meaning, with_interval(found.estimate, measure.effect), p_text(found.p)]
         for side in (weights > 0, weights < 0):
