@@ -73,7 +73,7 @@ def fit(
         if checkpoint is not None and run.resume(checkpoint):
             show.resumed(checkpoint)
         with show:
-            while history.status == "interrupted":
+            while history.status == "interrupted":  # and neither finished nor stopped early
                 started = time.perf_counter()
                 epoch = len(history.epochs) + 1
                 set_seed(derive_seed(config.seed, epoch))

@@ -266,9 +266,8 @@ class Contrast:
         """Of every row, the mean of the variants added (sign 1) or subtracted (-1)."""
         weights = self.weights[sign * self.weights > 0]
         columns = [cells[v].to_numpy() * w for v, w in (weights / weights.sum()).items()]
-        return np.array(
-            list(map(fsum, zip(*columns, strict=True)))
-        )  # fsum: sums equal on paper are equal in bits
+        # By fsum, so that sums which are equal on paper are equal in bits.
+        return np.array(list(map(fsum, zip(*columns, strict=True))))
 
 
 def difference(one: str, other: str) -> Contrast:
