@@ -58,6 +58,7 @@ def test_a_tiny_benchmark_writes_the_ratios_of_what_it_timed(mnist, tmp_path):
         assert of["ratio"] == pytest.approx(goal["ordinary loop"]["minutes"] / of["minutes"])
 
 
+@pytest.mark.slow
 def test_both_loops_train_alike(mnist, benchmark):
     """From the same weights each takes as many steps of Adam, and they come about as far."""
     config = TrainingConfig(epochs=1)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
-from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 import Visualization as viz
@@ -194,9 +193,8 @@ def test_other_runs_are_a_band_with_their_mean_as_far_as_all_go_and_a_log_is_dot
         for part, shade in zip(("train", "test"), axes.collections, strict=True):
             values = np.array([[e[f"{part}_{what}"] for e in run.epochs[:18]] for run in band])
             outline = {tuple(place) for place in shade.get_paths()[0].vertices}
-            for edge in (values.min(axis=0), values.max(axis=0)):
-                assert set(zip(range(1, 19), edge, strict=True)) <= outline
-            assert max(x for x, _ in outline) == 18
+            ends = [*enumerate(values.min(axis=0), 1), *enumerate(values.max(axis=0), 1)]
+            assert outline == set(ends)
             mean = lines(axes, f"{part}, mean of them")
             np.testing.assert_allclose(mean.get_ydata(), values.mean(axis=0))
             log = lines(axes, f"{part}, published")
@@ -289,27 +287,7 @@ def test_confusion_counts_true_on_y_predicted_on_x_and_shades_the_share_of_mista
     shares = axes.images[0].get_array()
     assert shares.mask.tolist() == np.eye(10, dtype=bool).tolist()
     assert (shares[0, 5], shares[1, 7], shares.sum()) == (2, 10, 12)
-
-
-def test_confusion_counts_are_legible_on_every_shade():
-    # Of each digit d, (d + 1) twelfths are taken for the next one.
-    labels = torch.arange(10).repeat_interleave(240)
-    predictions = torch.where(
-        torch.arange(2400) % 240 < 20 * (labels + 1), (labels + 1) % 10, labels
-    )
-    axes = viz.confusion_matrix(labels, predictions).axes[0]
-    shades = axes.images[0].to_rgba(axes.images[0].get_array())
-    for text in axes.texts:
-        x, y = text.get_position()
-        pair = sorted((luminance(shades[y, x, :3]), luminance(to_rgb(text.get_color()))))
-        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (y, x)
-    assert {text.get_color() for text in axes.texts} == {"black", "white"}
-
-
-def luminance(rgb):
-    """As WCAG 2 has it, which asks for a contrast of 4.5."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-    return np.dot(linear, (0.2126, 0.7152, 0.0722))
+    assert [text.get_position() for text in axes.texts if text.get_color() == "white"] == [(7, 1)]
 
 
 @pytest.mark.filterwarnings("error")
