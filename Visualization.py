@@ -12,6 +12,8 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,26 +57,21 @@ class NotebookFigure(Figure):
     _repr_png_ = png  # what IPython asks a result for
 
 
-def sample_digits(
-    images: torch.Tensor, labels: torch.Tensor, columns: int = 10, rows: int = 2
-) -> Figure:
-    """The first examples of each digit, one column per digit, from 0.
+def sample_digits(images: torch.Tensor, labels: torch.Tensor) -> Figure:
+    """The first two examples of each digit, one column per digit, from 0.
 
-    images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9.
-    columns: how many digits, 1 to 10; rows: how many examples of each, at least 1. Where the data
-    has fewer examples of a digit, its column ends early or says "none".
+    images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9. Where the data has fewer
+    examples of a digit, its column ends early or says "none".
     """
     _check(images=images, labels=labels)
-    if not 1 <= columns <= CLASSES or rows < 1:
-        raise ValueError(f"got {columns} columns and {rows} rows; expected 1 to 10, and 1 or more.")
-    found = [(labels == digit).nonzero().flatten().tolist() for digit in range(columns)]
+    found = [images[labels == digit] for digit in range(CLASSES)]
     cells = []
-    for row in range(rows):
-        for digit, indices in enumerate(found):
-            caption = f"{digit}" if indices else f"{digit}: none"
-            picture = images[indices[row]] if row < len(indices) else None
+    for row in range(2):
+        for digit, examples in enumerate(found):
+            caption = f"{digit}" if len(examples) else f"{digit}: none"
+            picture = examples[row] if row < len(examples) else None
             cells.append((picture, "" if row else caption))
-    return pictures(cells, columns, "The first examples of each digit")
+    return pictures(cells, CLASSES, "The first examples of each digit")
 
 
 def augmentations(image: torch.Tensor, augmented: torch.Tensor) -> Figure:
@@ -113,9 +110,6 @@ def training_curves(
     """
     epochs, first = history.epochs, history.first_epoch_at_99
     records = [*epochs, *(record for run in band for record in run.epochs), *published]
-    for record in records:
-        if not all(0 <= record[f"{part}_accuracy"] <= 100 for part in PARTS):
-            raise ValueError(f"got the epoch {record}; expected accuracies from 0 to 100 %.")
     figure = NotebookFigure(height=8)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(6, 4, 2))
     for axes, what in ((top, "accuracy"), (middle, "loss")):
@@ -149,9 +143,9 @@ def training_curves(
         bottom.set_ylabel("learning rate\nlog scale")
         if len(set(rates)) <= 4:
             bottom.yaxis.set_major_locator(FixedLocator(sorted(set(rates))))
-        for epoch in range(2, len(rates) + 1):
-            if rates[epoch - 1] != rates[epoch - 2]:
-                for axes in (top, middle, bottom):
+        for epoch, (before, after) in enumerate(pairwise(rates), 2):
+            if before != after:
+                for axes in figure.axes:
                     axes.axvline(epoch - 0.5, color="0.5", linewidth=0.8, zorder=1)
     for axes in (middle, bottom):
         axes.yaxis.set_minor_locator(NullLocator())
@@ -221,17 +215,13 @@ def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor) -> Figure:
     return figure
 
 
-def confident_mistakes(
-    images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor, count: int = 12
-) -> Figure:
-    """The wrong predictions the network was surest of, the surest first.
+def confident_mistakes(images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> Figure:
+    """The up to 12 wrong predictions the network was surest of, the surest first.
 
     images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9; logits: float [N, 10], finite.
-    count: how many at most, at least 1. The caption's per cent is the softmax of the logits.
+    The caption's per cent is the softmax of the logits.
     """
     _check(images=images, labels=labels, logits=logits)
-    if count < 1:
-        raise ValueError(f"count: got {count}; expected how many mistakes to show, 1 or more.")
     if not logits.isfinite().all():
         raise ValueError("logits: got NaN or infinity; expected numbers: training diverged.")
     # In float32 the softmax of many mistakes rounds to 1, which would leave no order.
@@ -240,7 +230,7 @@ def confident_mistakes(
     wrong = (predictions != labels.cpu()).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)
     cells = []
-    for index in wrong[order[:count]].tolist():
+    for index in wrong[order[:12]].tolist():
         percent = 100 * confidence[index].item()
         sure = f"{percent:.1f} %" if percent < 99.95 else "> 99.9 %"
         caption = f"true {labels[index]}, predicted {predictions[index]}, {sure}"
@@ -375,42 +365,39 @@ def network(variants: Mapping[str, Variant] = PUBLISHED) -> Figure:
     variants: by name, in the order of the rows.
     """
     layout = next(iter(variants.values())).layout
-    figure = NotebookFigure(height=3.4 + 0.24 * len(variants))
+    rows = len(variants)
+    figure = NotebookFigure(height=3.4 + 0.24 * rows)
     axes = figure.subplots()
     axes.set_axis_off()
-    rows = len(variants)
     axes.set(xlim=(-1.05, 5.0), ylim=(-rows - 1.0, 7.5))
+    write = partial(axes.text, va="center", fontsize=SMALL)
+    arrow = partial(axes.annotate, "", arrowprops={"arrowstyle": "->"})
     size = 28
-    for block, (convs, field) in enumerate(
-        zip(layout.blocks, receptive_fields(layout), strict=True)
-    ):
-        height = 1.2 + 4 * size / 28
+    blocks = zip(layout.blocks, receptive_fields(layout), strict=True)
+    for block, (convs, field) in enumerate(blocks):
+        height, middle = 1.2 + 4 * size / 28, block + 0.47
         box = Rectangle((block + 0.08, 0.9), 0.78, height, facecolor="0.93", edgecolor=GRAY)
         axes.add_patch(box)
         lines = "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs)
-        axes.text(block + 0.47, 0.9 + height / 2, lines, ha="center", va="center", fontsize=SMALL)
-        heading = f"block {block + 1}\n{size}x{size}"
-        axes.text(block + 0.47, 1.1 + height, heading, ha="center", va="bottom", fontsize=SMALL)
-        axes.annotate("", (block + 1.08, 1.6), (block + 0.86, 1.6), arrowprops={"arrowstyle": "->"})
-        axes.text(block + 0.97, 0.2, f"{field}x{field}", ha="center", va="center", fontsize=SMALL)
+        write(middle, 0.9 + height / 2, lines, ha="center")
+        write(middle, 1.1 + height, f"block {block + 1}\n{size}x{size}", ha="center", va="bottom")
+        arrow((block + 1.08, 1.6), (block + 0.86, 1.6))
+        write(block + 0.97, 0.2, f"{field}x{field}", ha="center")
         size //= 2
-    axes.annotate("", (0.08, 1.6), (-0.14, 1.6), arrowprops={"arrowstyle": "->"})
-    axes.text(-0.2, 1.6, "one digit\n28x28", ha="right", va="center", fontsize=SMALL)
-    ending = f"average pool,\nlinear:\n{CLASSES} logits"
-    axes.text(4.12, 1.6, ending, va="center", fontsize=SMALL)
-    left = {"va": "center", "fontsize": SMALL, "style": "italic"}
-    axes.text(-1.0, 0.2, "receptive field after it", **left)
-    axes.text(-1.0, -0.55, "Dropout2d after it (disc)", **left)
+    arrow((0.08, 1.6), (-0.14, 1.6))
+    write(-0.2, 1.6, "one digit\n28x28", ha="right")
+    write(4.12, 1.6, f"average pool,\nlinear:\n{CLASSES} logits")
+    write(-1.0, 0.2, "receptive field after it", style="italic")
+    write(-1.0, -0.55, "Dropout2d after it (disc)", style="italic")
     for row, (name, variant) in enumerate(variants.items(), 1):
         y = -0.4 - row
-        bold = "bold" if variant.published else "normal"
-        axes.text(-1.0, y, name, va="center", fontsize=SMALL, fontweight=bold)
+        write(-1.0, y, name, fontweight="bold" if variant.published else "normal")
         axes.plot([-0.2, 4.1], [y, y], color="0.85", linewidth=0.8, zorder=0)
         for block, rate in enumerate(variant.dropout):
-            face = BLUE if rate else "white"
-            axes.plot(block + 0.97, y, marker="o", color=BLUE if rate else "0.75", mfc=face, ms=7)
-        norm = "batch norm" if variant.batch_norm else ""
-        axes.text(4.2, y, norm, va="center", fontsize=SMALL)
+            color, face = (BLUE, BLUE) if rate else ("0.75", "white")
+            axes.plot(block + 0.97, y, marker="o", color=color, markerfacecolor=face, markersize=7)
+        if variant.batch_norm:
+            write(4.2, y, "batch norm")
     return figure
 
 

@@ -56,17 +56,14 @@ def _show_line(text: str) -> None:
 def execute(source: str | Path, target: str | Path, parameters: dict[str, Any]) -> None:
     """Execute a notebook in the current folder and write it, with its outputs, once it is done.
 
-    The outputs are saved without times, paths and versions, so that the same run gives the same
-    file.
+    It is saved without times, paths and versions, so that the same run gives the same file.
 
-    source: the notebook to read.
-    target: the file to write; it may be the same one.
+    source, target: files, which may be the same one.
     parameters: values in place of those in the cell tagged "parameters".
 
     Raises OSError before anything runs for a target that must not be replaced, ValueError for a
-    parameter that the notebook does not have, CellExecutionError if a cell raises, DeadKernelError
-    if the kernel dies and TimeoutError if what a cell shows does not arrive; the target is then
-    left alone.
+    parameter that the notebook does not have, and nbclient's errors if a cell raises, the kernel
+    dies or what a cell shows does not arrive (a TimeoutError). The target is then left alone.
     """
     writable(target)  # or the run would be lost
     notebook = nbformat.read(source, as_version=4)

@@ -1,7 +1,7 @@
 """The study's figures, of finished estimates and intervals: every function returns one Figure.
 
 How a variant looks follows from the variant: color, marker and line say where its dropout is, and
-a filled marker that it has batch normalisation.
+a filled marker that it has batch normalization.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -50,6 +51,35 @@ def _dropout(variant: str) -> str:
     return f"dropout after {blocks}" if blocks else "no dropout"
 
 
+def _key(label: str, **style: object) -> Line2D:
+    """What the legend shows of a style."""
+    return Line2D([], [], label=label, **style)
+
+
+def _legend(figure: Figure, keys: Sequence[Artist], columns: int) -> None:
+    place = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(handles=keys, fontsize=SMALL, columnspacing=1.5, **place)
+
+
+def _tidy(axes: Axes, **grid: str) -> None:
+    axes.tick_params(labelsize=SMALL)
+    axes.grid(**grid)
+    axes.set_axisbelow(True)
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(FixedLocator([0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 50]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _errors_by_epoch(axes: Axes) -> None:
+    _log_axis(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    _tidy(axes, color="0.92")
+
+
 # --- effects --------------------------------------------------------------------------------------
 
 
@@ -79,6 +109,7 @@ class EffectPanel(NamedTuple):
 
 
 SETTINGS = (("o", "from the page"), ("D", "as run"))  # markers
+FACES = {True: VERMILLION, False: "white"}  # of an effect's marker: whether a verdict rests on it
 
 
 def forest(panels: Sequence[EffectPanel]) -> Figure:
@@ -90,9 +121,10 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
 
     panels: an even number, all with the same rows, which only the left ones name.
     """
-    both = len(panels[0].rows[0].settings) > 1
+    rows = panels[0].rows
+    both = len(rows[0].settings) > 1
     each = 0.42 if both else 0.29  # inches
-    figure = NotebookFigure(height=1.1 + sum(each * len(p.rows) + 0.75 for p in panels[::2]))
+    figure = NotebookFigure(height=1.1 + len(panels) // 2 * (each * len(rows) + 0.75))
     grid = figure.subplots(len(panels) // 2, 2, squeeze=False, sharey=True).flatten()
     for axes, panel in zip(grid, panels, strict=True):
         nothing, low = (1, 1 / panel.margin) if panel.factor else (0, -panel.margin)
@@ -103,8 +135,8 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
                 y = place + (0.36 * k - 0.18 if both else 0)
                 axes.hlines(y, *interval, color="black", linewidth=1.2)
                 axes.hlines(y, *narrow, color="black", linewidth=3.5)
-                style = {"color": "black", "markerfacecolor": _face(row.decides)}
-                axes.plot(mean, y, SETTINGS[k][0], markersize=7 - k, **style)
+                style = {"marker": SETTINGS[k][0], "markersize": 7 - k}
+                axes.plot(mean, y, color="black", markerfacecolor=FACES[row.decides], **style)
         if panel.factor:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -112,40 +144,21 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
             axes.xaxis.set_major_formatter("{x:g}")
         axes.set_title(panel.title, fontsize=10)
         axes.set_xlabel(panel.unit, fontsize=SMALL)
-        axes.tick_params(labelsize=SMALL)
-        axes.grid(axis="x", color="0.9")
-        axes.set_axisbelow(True)
-    rows = panels[0].rows
+        _tidy(axes, axis="x", color="0.9")
     grid[0].set_yticks(range(len(rows)), [row.name for row in rows])
     grid[0].set_ylim(len(rows) - 0.4, -0.6)
-    none = {"color": "black", "linestyle": "none", "markersize": 7}
-    handles = [
-        Line2D(
-            [], [], marker="o", **none, markerfacecolor=_face(True), label="a verdict rests on it"
-        ),
-        Line2D([], [], marker="o", **none, markerfacecolor=_face(False), label="exploratory"),
-        Line2D([], [], color="black", linewidth=1.2, label="95 % interval"),
-        Line2D([], [], color="black", linewidth=3.5, label="90 % interval"),
+    dot = {"color": "black", "linestyle": "none", "markersize": 7}
+    keys = [
+        _key("a verdict rests on it", marker="o", markerfacecolor=FACES[True], **dot),
+        _key("exploratory", marker="o", markerfacecolor=FACES[False], **dot),
+        _key("95 % interval", color="black", linewidth=1.2),
+        _key("90 % interval", color="black", linewidth=3.5),
         Patch(color="0.88", label="too small to matter"),
     ]
     if both:
-        handles += [
-            Line2D([], [], marker=marker, **none, markerfacecolor=GRAY, label=name)
-            for marker, name in SETTINGS
-        ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=4 if both else 5,
-        fontsize=SMALL,
-        columnspacing=1.5,
-    )
+        keys += [_key(name, marker=m, markerfacecolor=GRAY, **dot) for m, name in SETTINGS]
+    _legend(figure, keys, columns=4 if both else 5)
     return figure
-
-
-def _face(decides: bool) -> str:
-    """What an effect's marker is filled with."""
-    return VERMILLION if decides else "white"
 
 
 # --- the publication ------------------------------------------------------------------------------
@@ -170,39 +183,27 @@ def inside_our_band(bands: Sequence[Band]) -> Figure:
     figure = NotebookFigure(height=4.2)
     panels = figure.subplots(1, len(bands), sharey=True, squeeze=False).flatten()
     for axes, band in zip(panels, bands, strict=True):
-        for part, line in (("test", "-"), ("train", "--")):
+        for part, line, marker in (("test", "-", "x"), ("train", "--", ".")):
             runs = np.array(band.ours[part])
             epochs = range(1, runs.shape[1] + 1)
             ends = {"color": BLUE, "alpha": 0.25, "linewidth": 0}
             axes.fill_between(epochs, runs.min(axis=0), runs.max(axis=0), **ends)
             axes.plot(epochs, np.exp(np.log(runs).mean(axis=0)), line, color=BLUE, linewidth=1.2)
-            axes.plot(
-                range(1, len(band.published[part]) + 1),
-                band.published[part],
-                line,
-                color="black",
-                linewidth=1.2,
-                marker="x" if part == "test" else ".",
-                markersize=5,
-            )
-        _log_axis(axes)
+            published = band.published[part]
+            look = {"color": "black", "linewidth": 1.2, "marker": marker, "markersize": 5}
+            axes.plot(range(1, len(published) + 1), published, line, **look)
+        _errors_by_epoch(axes)
         axes.set_title(band.title, fontsize=11)
         axes.set_xlabel("epoch", fontsize=SMALL)
-        axes.tick_params(labelsize=SMALL)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        axes.grid(color="0.92")
-        axes.set_axisbelow(True)
     panels[0].set_ylabel("error (%), log scale", fontsize=SMALL)
-    handles = [
-        Line2D([], [], color="black", marker="x", markersize=5, label="published, test"),
-        Line2D([], [], color="black", ls="--", marker=".", ms=5, label="published, training"),
-        Line2D([], [], color=BLUE, label="our mean (geometric), test"),
-        Line2D([], [], color=BLUE, linestyle="--", label="our mean, training"),
+    keys = [
+        _key("published, test", color="black", marker="x", markersize=5),
+        _key("published, training", color="black", linestyle="--", marker=".", markersize=5),
+        _key("our mean (geometric), test", color=BLUE),
+        _key("our mean, training", color=BLUE, linestyle="--"),
         Patch(color=BLUE, alpha=0.25, linewidth=0, label="range of our runs"),
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, columnspacing=1.5
-    )
+    _legend(figure, keys, columns=3)
     return figure
 
 
@@ -242,8 +243,7 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
         for x, variant in enumerate(variants):
             values = panel.values[variant]
             places = [x - 0.38 + 0.5 * (k + 0.5) / len(values) for k in range(len(values))]
-            look = _marker(variant)
-            axes.plot(places, values, linestyle="none", markersize=4.5, **look)
+            axes.plot(places, values, linestyle="none", markersize=4.5, **_marker(variant))
             mean, low, high = panel.means[variant]
             axes.plot(x + 0.22, mean, color="black", marker="_", markersize=11, mew=2.5)
             axes.vlines(x + 0.22, low, high, color="black", linewidth=1.5)
@@ -263,41 +263,23 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
             axes.axhline(panel.line, color=GRAY, linestyle=":", linewidth=1)
         axes.set_title(panel.title, fontsize=11)
         axes.set_ylabel(panel.unit, fontsize=SMALL)
-        axes.tick_params(axis="y", labelsize=SMALL)
+        _tidy(axes, axis="y", color="0.9")
         axes.tick_params(axis="x", length=0)
-        axes.grid(axis="y", color="0.9")
-        axes.set_axisbelow(True)
         for x in range(1, len(variants)):
             axes.axvline(x - 0.5, color="0.8", linewidth=0.8)
-    bold = ["bold" if VARIANTS[variant].published else "normal" for variant in variants]
-    rows[-1].set_xticks(range(len(variants)), variants)
-    for label, weight in zip(rows[-1].get_xticklabels(), bold, strict=True):
-        label.set_fontweight(weight)
+    rows[-1].set_xticks(range(len(variants)), variants, fontsize=10)
+    for label, variant in zip(rows[-1].get_xticklabels(), variants, strict=True):
+        label.set_fontweight("bold" if VARIANTS[variant].published else "normal")
     rows[-1].set_xlim(-0.5, len(variants) - 0.5)
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            label=label,
-            color=color,
-            marker=marker,
-            markerfacecolor="none",
-        )
-        for label, color, marker in sorted(
-            {(_dropout(v), *_LOOKS[_blocks(v)][:2]) for v in variants}
-        )
+    placements = sorted({(_dropout(v), *_LOOKS[_blocks(v)][:2]) for v in variants})
+    alone = {"linestyle": "none"}
+    keys = [
+        *(_key(w, color=c, marker=m, markerfacecolor="none", **alone) for w, c, m in placements),
+        _key("filled: batch normalisation", color=GRAY, marker="o", **alone),
+        _key("mean, 95 % interval", color="black", marker="_", markersize=11),
+        _key("published, one run", color="black", marker="x", **alone),
     ]
-    handles += [
-        Line2D(
-            [], [], linestyle="none", color=GRAY, marker="o", label="filled: batch normalisation"
-        ),
-        Line2D([], [], color="black", marker="_", ms=11, label="mean, 95 % interval"),
-        Line2D([], [], linestyle="none", color="black", marker="x", label="published, one run"),
-    ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=4, fontsize=SMALL, columnspacing=1.5
-    )
+    _legend(figure, keys, columns=4)
     return figure
 
 
@@ -309,7 +291,7 @@ def curves(
     means: Mapping[str, Sequence[tuple[float, float, float]]],
     falls: Sequence[int],
 ) -> Figure:
-    """The test error (%) by epoch: the means above, without and with batch normalisation, and every
+    """The test error (%) by epoch: the means above, without and with batch normalization, and every
     run of each variant below.
 
     Thin lines are runs, and end with a dot where the run did. Thick ones are means, bands their
@@ -322,13 +304,10 @@ def curves(
     rows = (len(errors) + 2) // 3
     figure = NotebookFigure(height=3.6 + 2.2 * rows)
     grid = figure.add_gridspec(1 + rows, 6, height_ratios=[1.5] + [1] * rows)
-    tops = {}
-    for k, (batch_norm, title) in enumerate(
-        ((False, "Means without batch normalisation"), (True, "Means with batch normalisation"))
-    ):
-        shared = next(iter(tops.values()), None)
-        tops[batch_norm] = figure.add_subplot(grid[0, 3 * k : 3 * k + 3], sharey=shared)
-        tops[batch_norm].set_title(title, fontsize=11)
+    without = figure.add_subplot(grid[0, :3])
+    tops = (without, figure.add_subplot(grid[0, 3:], sharey=without))
+    for axes, word in zip(tops, ("without", "with"), strict=True):
+        axes.set_title(f"Means {word} batch normalisation", fontsize=11)
     below = []
     for k, (variant, runs) in enumerate(errors.items()):
         place = grid[1 + k // 3, 2 * (k % 3) : 2 * (k % 3) + 2]
@@ -344,49 +323,28 @@ def curves(
         axes.plot(epochs, mean, color="black", linewidth=1.6)
         top = tops[VARIANTS[variant].batch_norm]
         top.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
-        top.plot(
-            epochs,
-            mean,
-            linestyle=line,
-            linewidth=1.4,
-            markersize=4.5,
-            markevery=2,
-            label=variant,
-            **_marker(variant),
-        )
+        look = {"linewidth": 1.4, "markersize": 4.5, "markevery": 2, **_marker(variant)}
+        top.plot(epochs, mean, linestyle=line, label=variant, **look)
     for axes in figure.axes:
-        _log_axis(axes)
+        _errors_by_epoch(axes)
         for epoch in falls:
             axes.axvline(epoch - 0.5, color=GRAY, linestyle="-", linewidth=0.7)
         axes.axhline(100 - GOAL, color=GRAY, linestyle=":", linewidth=1)
-        axes.grid(color="0.92")
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=SMALL)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    for axes in (*tops.values(), *below[-3:]):
+    for axes in (*tops, *below[-3:]):
         axes.set_xlabel("epoch", fontsize=SMALL)
-    for axes in (tops[False], *below[::3]):
+    for axes in (without, *below[::3]):
         axes.set_ylabel("test error (%), log scale", fontsize=SMALL)
-    for axes in tops.values():
+    for axes in tops:
         axes.legend(fontsize=SMALL, loc="upper right")
-    handles = [
-        Line2D([], [], color=BLUE, linewidth=0.6, marker=".", label="one run"),
-        Line2D([], [], color="black", linewidth=1.6, label="mean (geometric)"),
+    keys = [
+        _key("one run", color=BLUE, linewidth=0.6, marker="."),
+        _key("mean (geometric)", color="black", linewidth=1.6),
         Patch(color="black", alpha=0.15, linewidth=0, label="its 95 % interval"),
-        Line2D([], [], color=GRAY, linewidth=0.7, label="the learning rate falls"),
-        Line2D([], [], color=GRAY, linestyle=":", label=f"the goal, {GOAL} %"),
+        _key("the learning rate falls", color=GRAY, linewidth=0.7),
+        _key(f"the goal, {GOAL} %", color=GRAY, linestyle=":"),
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, columnspacing=1.5
-    )
+    _legend(figure, keys, columns=5)
     return figure
-
-
-def _log_axis(axes: Axes) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(FixedLocator([0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 50]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter("{x:g}")
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -426,12 +384,9 @@ def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"))
     for axes, what in zip(panels, ("epochs", "parameters"), strict=True):
         axes.axhline(GOAL, color=GRAY, linestyle=":", label=f"the goal, {GOAL} %")
-        axes.plot(
-            [getattr(peer, what) for peer in peers],
-            [peer.accuracy for peer in peers],
-            label="others, one run each",
-            **{"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY},
-        )
+        theirs = [(getattr(peer, what), peer.accuracy) for peer in peers]
+        style = {"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY}
+        axes.plot(*zip(*theirs, strict=True), label="others, one run each", **style)
         for point, (color, marker) in zip(ours, looks, strict=False):
             ends = [[point.accuracy - point.low], [point.high - point.accuracy]]
             style = {"color": color, "marker": marker, "capsize": 4, "linestyle": "none"}

@@ -58,6 +58,7 @@ def test_a_tiny_benchmark_writes_the_ratios_of_what_it_timed(mnist, tmp_path):
         assert of["ratio"] == pytest.approx(goal["ordinary loop"]["minutes"] / of["minutes"])
 
 
+@pytest.mark.slow
 def test_both_loops_train_alike(mnist, benchmark):
     """From the same weights each takes as many steps of Adam, and they come about as far."""
     config = TrainingConfig(epochs=1)
@@ -94,20 +95,12 @@ def test_turns_start_from_the_same_weights_and_the_first_round_is_dropped(benchm
     assert found == {"ratio": 3.0, "ratio_min": 2.0, "ratio_max": 9.0}
 
 
-@pytest.mark.parametrize(
-    ("runs", "epoch"),
-    [
-        ([[99.0, 99.5, 99.45, 99.6], [99.6, 99.3, 99.4]], 3),
-        ([[99.4, 99.39, 99.41]], 3),
-        ([[99.6, 99.3, 99.4]], 1),
-    ],
-)
-def test_the_goal_is_reached_when_the_mean_of_the_runs_is_over_it(
-    benchmark, monkeypatch, runs, epoch
-):
-    made_up = {("final", seed): history(of, "final", seed) for seed, of in enumerate(runs)}
-    monkeypatch.setattr(benchmark, "load_runs", lambda folder: made_up)
-    assert benchmark.epochs_to_goal(Path("runs"), "final") == epoch
+def test_the_goal_is_reached_when_the_mean_of_the_runs_is_over_it(benchmark, monkeypatch):
+    """And not when it is at the goal, when one run is over it, or when all have been."""
+    accuracies = ([99.3, 99.5, 99.4, 99.45, 99.6], [99.3, 99.2, 99.4, 99.4])
+    runs = {("final", seed): history(of, "final", seed) for seed, of in enumerate(accuracies)}
+    monkeypatch.setattr(benchmark, "load_runs", lambda folder: runs)
+    assert benchmark.epochs_to_goal(Path("runs"), "final") == 4
 
 
 def spread(figures, name="ratio"):

@@ -88,28 +88,23 @@ def test_quick_ends_with_the_accuracies_of_its_runs(make):
     assert shown == sorted(path.stem for path in PROJECT.glob("*.ipynb"))
 
 
-def killed(*paths):
-    """What a writer leaves that has come as far as its last step and cleans nothing up."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", lambda *_: None)
-        for path in paths:
-            write_atomically(path, b"")
-
-
 @needs_make
 @pytest.mark.parametrize(
     ("arguments", "answer", "deletes"),
     [([], None, False), (["FORCE=1"], None, True), ([], "\n", False), ([], "y\n", True)],
 )
 def test_clean_removes_no_result_and_a_studys_checkpoints_only_if_told(
-    make, arguments, answer, deletes
+    make, monkeypatch, arguments, answer, deletes
 ):
     folder, call = make
     kept = ["results/v1.json", "results/runs/v1-42.json", "data/MNIST/raw/t10k", "v1.ipynb"]
     checkpoints = ["results/runs/v1-43.pt", "results/other/runs/v1-43.pt"]
     for name in [*kept, *checkpoints, "build/quick/v1.ipynb", "checkpoints/v1.pt"]:
         write_atomically(folder / name, b"")
-    killed(*(folder / name for name in kept))
+    with monkeypatch.context() as patch:  # what writers leave that are killed at their last step
+        patch.setattr(os, "replace", lambda *_: None)
+        for name in kept:
+            write_atomically(folder / name, b"")
     assert len(list(folder.rglob(".*.tmp"))) == len(kept)
     if answer is None:
         status, said = call("clean", *arguments)
@@ -142,18 +137,17 @@ def test_git_ignores_links_to_data_and_environment_and_what_killed_writers_left(
 
 
 @needs_make
-def test_a_python_that_torch_does_not_support_is_refused_before_anything_is_set_up(make):
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("PYTHON=./python", "needs Python 3.11, 3.12 or 3.13"),
+        ("VENV=my venv", 'VENV is "my venv"; expected a path without spaces'),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_set_up(make, setting, reason):
     folder, call = make
     (folder / "python").write_text("#!/bin/sh\necho Python 3.10.13\n")
     (folder / "python").chmod(0o755)
-    status, said = call("test", "PYTHON=./python")
-    assert status != 0 and "needs Python 3.11, 3.12 or 3.13" in said
-    assert not (folder / ".venv").exists()
-
-
-@needs_make
-def test_a_venv_with_a_space_in_its_path_is_refused(make):
-    folder, call = make
-    status, said = call("test", "VENV=my venv")
-    assert status != 0 and 'VENV is "my venv"; expected a path without spaces' in said
-    assert not list(folder.glob("my*"))
+    status, said = call("test", setting)
+    assert status != 0 and reason in said
+    assert not [*folder.glob(".venv"), *folder.glob("my*")]

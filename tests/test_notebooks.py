@@ -56,12 +56,19 @@ def shown(notebook, mimetype):
             yield output["data"][mimetype]
 
 
-def run_notebook(name, target, **parameters):
-    """Execute a notebook; as the quick run is unless parameters are given."""
-    parameters = parameters or {"EPOCHS": EPOCHS, "TRAIN_IMAGES": IMAGES, "OUT_DIR": target.parent}
-    command = [sys.executable, "-m", "helpers.execute", PROJECT / NOTEBOOKS[name], "--to", target]
-    command += [f"{name}={value}" for name, value in parameters.items()]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+def execute(*arguments):
+    """What python -m helpers.execute printed."""
+    command = [sys.executable, "-m", "helpers.execute", *arguments]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_quickly(name, target):
+    """A notebook, executed on a few training images for two epochs."""
+    settings = [f"EPOCHS={EPOCHS}", f"TRAIN_IMAGES={IMAGES}", f"OUT_DIR={target.parent}"]
+    execute(PROJECT / NOTEBOOKS[name], "--to", target, *settings)
+    return nbformat.read(target, as_version=4)
 
 
 def guarded_files():
@@ -73,17 +80,12 @@ def guarded_files():
 
 @pytest.fixture(scope="module")
 def quick(mnist, tmp_path_factory):
-    """The notebooks, executed on a few training images for two epochs, two at a time."""
+    """A quick run of every notebook, two at a time."""
     folder = tmp_path_factory.mktemp("quick")
     before = guarded_files()
-
-    def run(name):
-        done = run_notebook(name, folder / NOTEBOOKS[name])
-        assert done.returncode == 0, done.stderr
-        return nbformat.read(folder / NOTEBOOKS[name], as_version=4)
-
     with ThreadPoolExecutor(2) as pool:
-        notebooks = dict(zip(NOTEBOOKS, pool.map(run, NOTEBOOKS), strict=True))
+        runs = pool.map(lambda name: run_quickly(name, folder / NOTEBOOKS[name]), NOTEBOOKS)
+        notebooks = dict(zip(NOTEBOOKS, runs, strict=True))
     assert guarded_files() == before
     return folder, notebooks
 
@@ -116,9 +118,7 @@ def test_run_all_trains_again_after_a_finished_run_and_resumes_after_a_crash(qui
     with pytest.raises(Interrupted, match="after 1 complete epochs") as stop:
         broken.complete()
     assert stop.value._render_traceback_() == [str(stop.value)]
-    again = run_notebook("v1", folder / "again.ipynb")
-    assert again.returncode == 0, again.stderr
-    printed = "".join(shown(nbformat.read(folder / "again.ipynb", as_version=4), "text/plain"))
+    printed = "".join(shown(run_quickly("v1", folder / "again.ipynb"), "text/plain"))
     assert "v1.pt holds this run up to epoch 1: it resumes with 2" in printed
     assert without_seconds(History.load(folder / "v1.json")) == without_seconds(expected)
     assert not (folder / "v1.pt").exists()
@@ -161,7 +161,7 @@ def test_cells_in_another_order_keep_results_clean_and_say_why(mnist, tmp_path, 
     [saves] = [i for i, cell in enumerate(cells) if cell.source.startswith("save_run(")]
     save = cells[saves].source
     summary = next(cell.source for cell in cells if cell.source.startswith("summary("))
-    cells[1].source = 'EPOCHS, TRAIN_IMAGES, OUT_DIR = 1, 320, "' + str(tmp_path) + '"'
+    cells[1].source = f'EPOCHS, TRAIN_IMAGES, OUT_DIR = 1, 320, "{tmp_path}"'
     tries = [
         summary,
         f'OUT_DIR = "results"\ntry:\n    {save}\nexcept ValueError as error:\n    print(error)',
@@ -171,10 +171,8 @@ def test_cells_in_another_order_keep_results_clean_and_say_why(mnist, tmp_path, 
     notebook.cells = cells[: fits + 1] + [nbformat.v4.new_code_cell(text) for text in tries]
     nbformat.write(notebook, tmp_path / "mixed.ipynb")
     before = guarded_files()
-    command = [sys.executable, "-m", "helpers.execute", tmp_path / "mixed.ipynb"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "results/ is for complete runs by the protocol; this one had 1 epochs" in done.stdout
+    printed = execute(tmp_path / "mixed.ipynb")
+    assert "results/ is for complete runs by the protocol; this one had 1 epochs" in printed
     assert guarded_files() == before
     assert len(History.load(tmp_path / f"{name}.json").epochs) == 1
 
@@ -257,22 +255,17 @@ def test_committed_results_are_whole_runs_by_their_protocol_as_good_as_asked(nam
 
 
 @each_notebook
-def test_committed_notebooks_are_small_and_carry_nothing_of_the_machine(name):
-    path = PROJECT / NOTEBOOKS[name]
-    assert path.stat().st_size < 1_000_000
+def test_committed_notebooks_ask_for_the_full_run_and_carry_nothing_of_the_machine(name):
+    assert (PROJECT / NOTEBOOKS[name]).stat().st_size < 1_000_000
     notebook = committed(name)
+    [cell] = [c for c in code_cells(notebook) if "parameters" in c.metadata.get("tags", [])]
+    full = f'EPOCHS = {CONFIGS[name].epochs}\nTRAIN_IMAGES = 60_000\nOUT_DIR = "results"'
+    assert cell.source == full
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     assert notebook.metadata == {"kernelspec": kernel}
     assert all(cell.metadata.keys() <= {"tags"} for cell in notebook.cells)
     for text in [cell.source for cell in notebook.cells] + list(shown(notebook, "text/plain")):
         assert not re.search(r"/(home|root|tmp|work|Users)/|[A-Z]:\\", text)
-
-
-@each_notebook
-def test_the_parameters_cell_holds_the_full_run(name):
-    [cell] = [c for c in code_cells(committed(name)) if "parameters" in c.metadata.get("tags", [])]
-    full = f'EPOCHS = {CONFIGS[name].epochs}\nTRAIN_IMAGES = 60_000\nOUT_DIR = "results"'
-    assert cell.source == full
 
 
 def test_every_notebook_sets_itself_up_alike_and_has_its_badge():

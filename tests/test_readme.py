@@ -1,7 +1,7 @@
 """The README says what the code and the results say."""
 
 import re
-from itertools import product
+from itertools import pairwise, product
 from math import exp
 from statistics import fmean
 
@@ -131,24 +131,18 @@ def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
     assert six.interval()[0] < GOAL < six.mean
 
 
-def layout_rows():
-    """The layout table: block, channels in, convolutions, weights, map, receptive field."""
+def test_the_layout_table_is_the_network():
+    """Block, channels in, convolutions, weights, map, receptive field."""
+    choices = (PROJECT / "docs" / "choices.md").read_text(encoding="utf-8")
     channels, size = 1, 28
     blocks = zip(VARIANTS["v1"].layout.blocks, receptive_fields(), strict=True)
     for block, (convs, field) in enumerate(blocks, start=1):
-        given, weights = channels, 0
-        for kernel, width in convs:
-            weights += channels * width * kernel**2
-            channels = width
+        widths = [channels, *(width for _, width in convs)]
+        weights = sum(a * b * k**2 for (a, b), (k, _) in zip(pairwise(widths), convs, strict=True))
         spelled = ", ".join(f"{kernel}x{kernel} {width}" for kernel, width in convs)
-        yield f"| {block} | {given} | {spelled} | {weights:,} | {size}x{size} | {field}x{field} |"
-        size //= 2
-
-
-def test_the_layout_table_is_the_network():
-    choices = (PROJECT / "docs" / "choices.md").read_text(encoding="utf-8")
-    for row in layout_rows():
-        assert row in choices
+        cells = f"{channels} | {spelled} | {weights:,} | {size}x{size} | {field}x{field}"
+        assert f"| {block} | {cells} |" in choices
+        channels, size = widths[-1], size // 2
 
 
 def test_every_make_target_the_readme_names_exists_and_the_other_way_round(readme):
@@ -168,6 +162,10 @@ def test_every_file_a_page_links_exists(page):
         assert link.startswith("https://") or (path.parent / link).exists(), link
 
 
-def test_the_picture_of_the_network_is_the_networks(tmp_path):
+@pytest.mark.parametrize(
+    ("picture", "variants"), [("network", Visualization.PUBLISHED), ("variants", VARIANTS)]
+)
+def test_the_pictures_of_the_network_are_the_networks(picture, variants):
     """Drawn again; python -c 'from Visualization import network; ...' is all it takes."""
-    assert (PROJECT / "docs" / "network.png").read_bytes() == Visualization.network().png(200)
+    drawn = Visualization.network(variants).png(200)
+    assert (PROJECT / "docs" / f"{picture}.png").read_bytes() == drawn

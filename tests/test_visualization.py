@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
-from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 import Visualization as viz
-from helpers.history import History
 from models import GOAL, VARIANTS, receptive_fields
 from tests.helpers import history
 
@@ -109,44 +107,36 @@ def test_no_text_is_cut_off_or_smaller_than_9_points(drawn):
         assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height, name
 
 
-def test_samples_are_the_first_of_each_digit_in_digit_order():
-    images, _, _ = make_digits(40)
-    labels = torch.arange(39, -1, -1) % 10  # 9, 8, ... 0, 9, ...
-    shown = pictures(viz.sample_digits(images, labels, columns=10, rows=3))
-    assert [caption for caption, _ in shown] == [str(digit) for digit in range(10)] + [""] * 20
-    for place, (_, pixels) in enumerate(shown):
+def test_samples_are_the_first_of_each_digit_and_say_which_is_missing():
+    images, _, _ = make_digits(19)
+    labels = torch.tensor([9, 8, 7, 6, 5, 3, 2, 1, 0] * 2 + [9])
+    labels[16] = 9  # so that there is one 1, and no 4
+    axes = viz.sample_digits(images, labels).axes
+    captions = ["0", "1", "2", "3", "4: none", "5", "6", "7", "8", "9"]
+    assert [cell.get_title() for cell in axes] == captions + 10 * [""]
+    for place, cell in enumerate(axes):
         row, digit = divmod(place, 10)
-        index = [k for k in range(40) if labels[k] == digit][row]
-        np.testing.assert_allclose(pixels, images[index, 0].numpy() / 255, atol=1e-6)
+        indices = [k for k in range(19) if labels[k] == digit]
+        assert bool(cell.images) == (row < len(indices))
+        if cell.images:
+            pixels = cell.images[0].get_array()
+            np.testing.assert_allclose(pixels, images[indices[row], 0].numpy() / 255, atol=1e-6)
 
 
-def test_samples_of_a_small_subset_say_which_digit_is_missing():
-    images, _, _ = make_digits(3)
-    figure = viz.sample_digits(images, torch.tensor([3, 0, 3]), columns=4, rows=2)
-    captions = [axes.get_title() for axes in figure.axes]
-    assert captions == ["0", "1: none", "2: none", "3", "", "", "", ""]
-    filled = [bool(axes.images) for axes in figure.axes]
-    assert filled == [True, False, False, True, False, False, False, True]
-
-
-@pytest.mark.parametrize("count", [1, 5, 8])
+@pytest.mark.parametrize("count", [1, 8])
 def test_augmentations_follow_their_original_on_one_gray_scale(count):
     images = make_digits(count + 1)[0] // 2  # whose brightest pixel is no white
-    figure = viz.augmentations(images[0], images[1:] / 255)
+    augmented = images[1:] / 255 - 0.0004  # which may round past the ends
+    figure = viz.augmentations(images[0], augmented)
     captions, shown = zip(*pictures(figure), strict=True)
     assert captions == ("original", *(f"augmented {k}" for k in range(1, count + 1)))
-    np.testing.assert_allclose(shown, images[:, 0].numpy() / 255, atol=1e-6)
+    np.testing.assert_allclose(shown, images[:, 0].numpy() / 255, atol=0.0005)
     assert {axes.images[0].get_clim() for axes in figure.axes if axes.images} == {(0, 1)}
     assert len(figure.axes) == math.ceil((count + 1) / 6) * min(count + 1, 6)
 
 
-def test_augmentations_may_round_past_the_ends():
-    images, _, _ = make_digits(2)
-    viz.augmentations(images[0], images / 255 * 1.0008 - 0.0004)
-
-
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("epochs", [1, 2, 20, 200])
+@pytest.mark.parametrize("epochs", [1, 20, 200])
 def test_curves_show_every_epoch_and_differ_in_more_than_color(epochs):
     history = make_history(epochs, first=None)
     figure = viz.training_curves(history)
@@ -172,8 +162,10 @@ def test_curves_show_every_epoch_and_differ_in_more_than_color(epochs):
         assert ticks and all(tick == int(tick) and 1 <= tick <= epochs for tick in ticks)
 
 
-@pytest.mark.parametrize("losses", [(2.3, 2.31), (0.9, 0.2), (0.001, 0.0011)])
-@pytest.mark.parametrize(("epochs", "step"), [(1, 7), (20, 7), (60, 1)])
+@pytest.mark.parametrize(
+    ("epochs", "step", "losses"),
+    [(1, 7, (2.3, 2.31)), (20, 7, (0.9, 0.2)), (60, 1, (0.001, 0.0011))],
+)
 def test_no_words_of_the_curves_overlap_or_are_cut_off(epochs, step, losses):
     train, test = losses
     history = make_history(epochs, first=1, step=step, train_loss=train, test_loss=test)
@@ -201,9 +193,8 @@ def test_other_runs_are_a_band_with_their_mean_as_far_as_all_go_and_a_log_is_dot
         for part, shade in zip(("train", "test"), axes.collections, strict=True):
             values = np.array([[e[f"{part}_{what}"] for e in run.epochs[:18]] for run in band])
             outline = {tuple(place) for place in shade.get_paths()[0].vertices}
-            for edge in (values.min(axis=0), values.max(axis=0)):
-                assert set(zip(range(1, 19), edge, strict=True)) <= outline
-            assert max(x for x, _ in outline) == 18
+            ends = [*enumerate(values.min(axis=0), 1), *enumerate(values.max(axis=0), 1)]
+            assert outline == set(ends)
             mean = lines(axes, f"{part}, mean of them")
             np.testing.assert_allclose(mean.get_ydata(), values.mean(axis=0))
             log = lines(axes, f"{part}, published")
@@ -215,22 +206,22 @@ def test_other_runs_are_a_band_with_their_mean_as_far_as_all_go_and_a_log_is_dot
     assert {"train, range of 3 runs", "test, range of 3 runs"} <= set(legend(figure))
 
 
-@pytest.mark.parametrize(("epochs", "first"), [(20, 8), (1, 1), (20, 20)])
-def test_the_first_epoch_at_99_is_marked_and_named(epochs, first):
+@pytest.mark.parametrize(("epochs", "first"), [(20, 8), (1, 1), (20, 20), (20, None)])
+def test_99_per_cent_and_the_goal_are_lines_and_the_first_epoch_at_99_is_marked(epochs, first):
     history = make_history(epochs, first)
     figure = viz.training_curves(history)
-    (star,) = (line for line in figure.axes[0].lines if line.get_marker() == "*")
-    accuracy = history.epochs[first - 1]["test_accuracy"]
-    assert (list(star.get_xdata()), list(star.get_ydata())) == ([first], [accuracy])
-    assert [text for text in legend(figure) if f"epoch {first}, {accuracy:.2f} %" in text]
-
-
-def test_99_per_cent_and_the_goal_are_lines_and_a_run_that_never_reaches_99_says_so():
-    for first, label in ((8, "99 %"), (None, "99 %, not reached in the test")):
-        top = curves(first=first).axes[0]
-        assert set(lines(top, label).get_ydata()) == {99}
-        assert set(lines(top, f"{GOAL} %, the goal").get_ydata()) == {GOAL}
-        assert len([line for line in top.lines if line.get_marker() == "*"]) == bool(first)
+    top = figure.axes[0]
+    assert set(lines(top, f"{GOAL} %, the goal").get_ydata()) == {GOAL}
+    label = "99 %" if first else "99 %, not reached in the test"
+    assert set(lines(top, label).get_ydata()) == {99}
+    stars = [line.get_xydata().tolist() for line in top.lines if line.get_marker() == "*"]
+    named = [text for text in legend(figure) if "first 99 %+" in text]
+    if first:
+        accuracy = history.epochs[first - 1]["test_accuracy"]
+        assert stars == [[[first, accuracy]]]
+        assert f"epoch {first}, {accuracy:.2f} %" in named[0]
+    else:
+        assert not stars and not named
 
 
 def test_the_learning_rate_falls_between_the_epochs_and_is_named():
@@ -264,13 +255,6 @@ def test_the_accuracy_axis_gives_the_last_points_room_and_is_labeled_in_per_cent
     assert "%" in axes.get_ylabel() and "log scale" in axes.get_ylabel()
 
 
-@pytest.mark.parametrize(("loss", "scale"), [(0.1, "log"), (0.0, "linear")])
-def test_the_loss_axis_is_logarithmic_unless_that_would_hide_a_loss_of_0(loss, scale):
-    axes = curves(3, first=None, test_loss=loss).axes[1]
-    assert axes.get_yscale() == scale
-    assert ("log scale" in axes.get_ylabel()) == (scale == "log")
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "extreme",
@@ -286,57 +270,24 @@ def test_perfect_and_diverged_runs_are_drawn_within_the_axes(extreme):
     for axes in figure.axes[:2]:
         low, high = axes.get_ylim()
         assert all(low < y < high or math.isnan(y) for y in lines(axes, "test").get_ydata())
+    loss = figure.axes[1]  # logarithmic unless that would hide a loss of 0
+    assert loss.get_yscale() == ("log" if extreme["test_loss"] > 0 else "linear")
+    assert ("log scale" in loss.get_ylabel()) == (loss.get_yscale() == "log")
 
 
-@pytest.mark.parametrize("accuracy", [100.5, -0.1, math.nan])
-def test_curves_refuse_what_is_no_accuracy_and_a_history_without_epochs(accuracy):
-    with pytest.raises(ValueError, match="no complete epoch"):
-        viz.training_curves(History("v1", 42))
-    good, bad = make_history(3), make_history(3, test_accuracy=accuracy)
-    for arguments in ((bad,), (good, [good, bad]), (good, [], bad.epochs)):
-        with pytest.raises(ValueError, match="expected accuracies from 0 to 100 %"):
-            viz.training_curves(*arguments)
-
-
-def test_confusion_cells_are_the_counts_true_on_y_predicted_on_x():
-    _, labels, logits = make_digits(500)
-    predictions = torch.where(torch.arange(500) % 3 == 0, logits.argmax(dim=1), labels)
+def test_confusion_counts_true_on_y_predicted_on_x_and_shades_the_share_of_mistakes():
+    labels = torch.tensor([0] * 100 + [1] * 10)
+    predictions = torch.tensor([0] * 98 + [5] * 2 + [1] * 9 + [7])
     axes = viz.confusion_matrix(labels, predictions).axes[0]
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     counts = Counter(zip(predictions.tolist(), labels.tolist(), strict=True))
     assert cells == {place: str(counts[place]) for place in np.ndindex(10, 10)}
     assert axes.get_xlabel() == "predicted digit" and axes.get_ylabel() == "true digit"
-    wrong = sum(count for (p, t), count in counts.items() if t != p)
-    assert f"{wrong} mistakes in 500 images" in axes.get_title()
-
-
-def test_confusion_shades_the_share_of_mistakes_and_not_the_diagonal():
-    labels = torch.tensor([0] * 100 + [1] * 10)
-    predictions = torch.tensor([0] * 98 + [5] * 2 + [1] * 9 + [7])
-    shares = viz.confusion_matrix(labels, predictions).axes[0].images[0].get_array()
+    assert "3 mistakes in 110 images" in axes.get_title()
+    shares = axes.images[0].get_array()
     assert shares.mask.tolist() == np.eye(10, dtype=bool).tolist()
-    assert (shares[0, 5], shares[1, 7]) == (2, 10)
-    assert shares.sum() == 12
-
-
-def test_confusion_counts_are_legible_on_every_shade():
-    def luminance(color):
-        c = np.array(to_rgb(color))
-        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-        return linear @ (0.2126, 0.7152, 0.0722)
-
-    # Of each digit d, (d + 1) twelfths are taken for the next one.
-    labels = torch.arange(10).repeat_interleave(240)
-    predictions = torch.where(
-        torch.arange(2400) % 240 < 20 * (labels + 1), (labels + 1) % 10, labels
-    )
-    axes = viz.confusion_matrix(labels, predictions).axes[0]
-    shades = axes.images[0].to_rgba(axes.images[0].get_array())
-    for text in axes.texts:
-        x, y = text.get_position()
-        pair = sorted((luminance(shades[y, x, :3]), luminance(text.get_color())))
-        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (y, x)
-    assert {text.get_color() for text in axes.texts} == {"black", "white"}
+    assert (shares[0, 5], shares[1, 7], shares.sum()) == (2, 10, 12)
+    assert [text.get_position() for text in axes.texts if text.get_color() == "white"] == [(7, 1)]
 
 
 @pytest.mark.filterwarnings("error")
@@ -370,30 +321,24 @@ def test_mistakes_are_the_surest_wrong_predictions_in_order():
     percents, predicted = (100 * logits.exp() / logits.exp().sum(1, keepdim=True)).max(1)
     order = percents.argsort(descending=True).tolist()
     mistakes = [index for index in order if predicted[index] != labels[index]]
-    figure = viz.confident_mistakes(images, labels, logits, count=7)
-    assert figure.get_suptitle() == f"The surest 7 of {len(mistakes)} mistakes in 200 images"
+    figure = viz.confident_mistakes(images, labels, logits)
+    assert figure.get_suptitle() == f"The surest 12 of {len(mistakes)} mistakes in 200 images"
     shown = pictures(figure)
-    for (caption, pixels), index in zip(shown, mistakes[:7], strict=True):
+    for (caption, pixels), index in zip(shown, mistakes[:12], strict=True):
         sure = f"{percents[index]:.1f} %" if percents[index] < 99.95 else "> 99.9 %"
         assert caption == f"true {labels[index]}, predicted {predicted[index]}, {sure}"
         np.testing.assert_allclose(pixels, images[index, 0].numpy() / 255, atol=1e-6)
 
 
-def test_mistakes_too_sure_for_float32_are_still_in_order():
-    images, _, _ = make_digits(3)
-    logits = torch.diag(torch.tensor([20.0, 30.0, 25.0])) @ torch.eye(10)[1:4]
-    shown = pictures(viz.confident_mistakes(images, torch.zeros(3, dtype=torch.int64), logits))
+def test_mistakes_too_sure_for_float32_are_in_order_and_none_is_called_100_per_cent_sure():
+    # Of a logit's lead over nine others: the softmax is 1 / (1 + 9 exp(-lead)).
+    leads = torch.tensor([9.6, 20.0, 30.0, 25.0, 10.4])
+    logits = torch.diag(leads) @ torch.eye(10)[1:6]
+    shown = pictures(viz.confident_mistakes(IMAGES, 0 * LABELS, logits))
     assert [caption for caption, _ in shown] == [
-        f"true 0, predicted {predicted}, > 99.9 %" for predicted in (2, 3, 1)
+        *(f"true 0, predicted {digit}, > 99.9 %" for digit in (3, 4, 2, 5)),
+        "true 0, predicted 1, 99.9 %",
     ]
-
-
-@pytest.mark.parametrize(("sure", "said"), [(0.9994, "99.9 %"), (0.9997, "> 99.9 %")])
-def test_no_mistake_is_called_100_per_cent_sure(sure, said):
-    likely = torch.full((1, 10), (1 - sure) / 9, dtype=torch.float64)
-    likely[0, 3] = sure
-    (shown,) = pictures(viz.confident_mistakes(IMAGES[:1], 0 * LABELS[:1], likely.log()))
-    assert shown[0] == f"true 0, predicted 3, {said}"
 
 
 def test_a_single_mistake_is_shown_and_none_is_said():
@@ -403,7 +348,7 @@ def test_a_single_mistake_is_shown_and_none_is_said():
     assert texts(figure) == ["Nothing to show: 0 mistakes in 20 images"]
     assert draw(figure).min() < 0.5  # the words are there to see
     right[4] = right[4].roll(1)
-    figure = viz.confident_mistakes(images, labels, right, count=12)
+    figure = viz.confident_mistakes(images, labels, right)
     assert len(pictures(figure)) == 1
     assert figure.get_suptitle() == "The surest 1 of 1 mistake in 20 images"
 
@@ -415,22 +360,16 @@ IMAGES, LABELS, LOGITS = make_digits(5)
     ("call", "message"),
     [
         (lambda: viz.sample_digits(IMAGES / 255, LABELS), r"images: got .*32 \[5, 1, 28, 28\]"),
-        (lambda: viz.sample_digits(IMAGES[:, 0], LABELS), r"images: got uint8 \[5, 28, 28\]"),
         (lambda: viz.sample_digits(IMAGES[:0], LABELS[:0]), r"images: got uint8 \[0, 1, 28, 28\]"),
         (lambda: viz.sample_digits(IMAGES, LABELS[:4]), "'images': 5, 'labels': 4"),
-        (lambda: viz.sample_digits(IMAGES, LABELS, columns=11), "got 11 columns"),
-        (lambda: viz.sample_digits(IMAGES, LABELS, rows=0), "0 rows"),
         (lambda: viz.augmentations(IMAGES, IMAGES / 255), r"image: got uint8 \[5, 1, 28, 28\]"),
-        (lambda: viz.augmentations(IMAGES[0], IMAGES), "augmented: got uint8"),
         (lambda: viz.augmentations(IMAGES[0], IMAGES / 255 - 0.002), "before normalization"),
         (lambda: viz.augmentations(IMAGES[0], IMAGES / 254), "before normalization"),
-        (lambda: viz.confusion_matrix(LABELS, LOGITS), r"predictions: got float32 \[5, 10\]"),
         (lambda: viz.confusion_matrix(LABELS.tolist(), LABELS), "labels: got list"),
         (lambda: viz.digit_accuracy(LABELS, 0 * LABELS + 10), "predictions: got digits from 10"),
         (lambda: viz.digit_accuracy(LABELS - 10, LABELS), "labels: got digits from -"),
         (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS[:, :9]), r"float \[N, 10\]"),
         (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS / 0), "NaN or infinity"),
-        (lambda: viz.confident_mistakes(IMAGES, LABELS, LOGITS, count=0), "count: got 0"),
         (lambda: viz.reading(IMAGES, {"v1": LOGITS[0]}), r"image: got uint8 \[5, 1, 28, 28\]"),
         (lambda: viz.reading(IMAGES[0], {"v1": LOGITS}), r"probabilities: got float32 \[5, 10\]"),
     ],
@@ -458,9 +397,10 @@ def test_the_picture_of_the_network_shows_every_variants_dropout_and_every_block
 def test_a_reading_shows_the_picture_as_given_beside_every_networks_ten_probabilities():
     images, _, logits = make_digits(3)
     images = images // 2  # whose brightest pixel is no white
-    probabilities = dict(zip(("v1", "v2", "final"), logits.softmax(dim=1), strict=True))
-    figure = viz.reading(images[0], probabilities)
-    given, *others = figure.axes
+    sure = torch.full((10,), 0.0002)
+    sure[7] = 1 - sure[:9].sum()
+    probabilities = dict(zip(("v1", "v2", "final"), [*logits[:2].softmax(1), sure], strict=True))
+    given, *others = viz.reading(images[0], probabilities).axes
     np.testing.assert_array_equal(given.images[0].get_array(), images[0, 0].numpy())
     assert given.images[0].get_clim() == (0, 255)
     assert [axes.get_ylabel() for axes in others] == list(probabilities)
@@ -469,10 +409,4 @@ def test_a_reading_shows_the_picture_as_given_beside_every_networks_ten_probabil
         labeled = [digit for digit, text in enumerate(texts(axes)) if text]
         assert labeled == (likely >= 0.01).nonzero().flatten().tolist()
         assert axes.get_ylim()[1] > 100
-
-
-def test_a_reading_that_is_all_but_certain_is_not_called_100_per_cent():
-    likely = torch.full((10,), 0.0002)
-    likely[7] = 1 - likely[:9].sum()
-    axes = viz.reading(IMAGES[0], {"v1": likely}).axes[1]
-    assert texts(axes) == [""] * 7 + ["> 99 %", "", ""]
+    assert texts(others[2])[7] == "> 99 %"
