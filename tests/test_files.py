@@ -1,5 +1,7 @@
 """Files are written whole or not at all, and nothing but a file is ever replaced."""
 
+import contextlib
+import itertools
 import os
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from helpers.files import set_aside, write_atomically
 from tests.helpers import full_disk, no_rights
+from tests.victims import Interrupt
 
 
 def read_only(path):
@@ -41,6 +44,27 @@ def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):
         assert (tmp_path / "there" / "file").read_bytes() == content
     assert (tmp_path / "link").is_symlink()
     assert len(list(tmp_path.rglob("*"))) == 3
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_write_broken_off_at_any_line_leaves_the_old_file_or_the_new(before, tmp_path):
+    """Python's own lines included."""
+    path, found = tmp_path / "file", []
+    for number in itertools.count(1):
+        path.unlink(missing_ok=True)
+        if before:
+            path.write_bytes(before)
+        broken = Interrupt(number, write_atomically)
+        with contextlib.suppress(KeyboardInterrupt), broken.armed():
+            write_atomically(path, b"new")
+        found.append(path.read_bytes() if path.exists() else None)
+        left = [other for other in tmp_path.iterdir() if other != path]
+        assert len(left) <= 1  # where the cleaning up itself was hit
+        for other in left:
+            other.unlink()
+        if broken.left > 0:
+            break
+    assert set(found) == {before, b"new"} and len(found) > 50
 
 
 @pytest.mark.parametrize("fault", [full_disk, no_rights])
