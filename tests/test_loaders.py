@@ -232,7 +232,7 @@ def threads():
     return lambda: set(threading.enumerate()) - before
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("num_workers", [0, 2, 5])
 def test_an_epoch_is_the_one_made_by_hand_whatever_ran_before_and_leaves_no_thread(
     several_chunks, expected, num_workers, threads
 ):
@@ -312,8 +312,8 @@ def test_an_accelerator_gets_plain_images_and_augments_them_without_threads(
     assert same(found, expected[1]) and list(test)
     assert {str(target) for target, _ in to.moves} == {device}
     assert not any(non_blocking for _, non_blocking in to.moves)
-    assert all(batch.device.type == "meta" for batch in next(iter(
-        make_loaders(several_chunks, CONFIG, "meta")[1])))  # fmt: skip
+    _, elsewhere = make_loaders(several_chunks, CONFIG, "meta")
+    assert all(part.device.type == "meta" for part in next(iter(elsewhere)))
 
 
 def test_the_checksum_tells_data_apart(small):
