@@ -84,8 +84,6 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError("an accuracy is over 100 %")
         if self.config and TrainingConfig(**self.config).seed != self.seed:
             raise ValueError(f"seed is {self.seed}, and {self.config.get('seed')} in the config")
-        if not isinstance(self.environment.get("commit", ""), str):
-            raise ValueError(f"the commit is {self.environment['commit']}; expected a string")
 
     @property
     def setting(self) -> str:
@@ -146,16 +144,9 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
 
         reached = self.first_epoch_at_99
         train, test = self._series("train_accuracy"), self._series("test_accuracy")
-        run = Reported(
-            parameters,
-            self.final_accuracy,
-            reached,
-            test[reached - 1] if reached else None,
-            self.convergence_rate,
-            train[0],
-            test[0],
-            self.gap,
-        )
+        at_99 = test[reached - 1] if reached else None
+        final, rate = self.final_accuracy, self.convergence_rate
+        run = Reported(parameters, final, reached, at_99, rate, train[0], test[0], self.gap)
         sources = {
             "the page": published.page,
             "the corrected page": published.corrected,
@@ -172,16 +163,11 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
             "convergence rate": ("convergence_rate", "{:.2f}"),
             "gap, test - train, last epoch, points": ("gap", "{:+.2f}"),
         }
-        return pd.DataFrame(
-            {
-                source: [
-                    "" if (value := getattr(figures, name)) is None else form.format(value)
-                    for name, form in rows.values()
-                ]
-                for source, figures in sources.items()
-            },
-            index=list(rows),
-        )
+        columns = {}
+        for source, figures in sources.items():
+            values = [(getattr(figures, name), form) for name, form in rows.values()]
+            columns[source] = ["" if v is None else form.format(v) for v, form in values]
+        return pd.DataFrame(columns, index=list(rows))
 
     def conclusion(self, published: Reported, images: int, others: Sequence[History] = ()) -> str:
         """What the run shows beside the publication's and beside others of the variant, in words.

@@ -102,13 +102,7 @@ def load_weights(path: str | Path) -> Network:
         metadata = msgspec.json.decode(content[8 : 8 + header])["__metadata__"]
         label = msgspec.json.decode(metadata["network"], type=Label)
         return _network(label, tensors)
-    except (
-        KeyError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        safetensors.SafetensorError,
-    ) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(
             f"{path} holds no weights of this project ({error}); expected a file that save_weights "
             "wrote, as make notebooks leaves them in results/."

@@ -28,11 +28,10 @@ def test_a_history_knows_its_figures():
         _ = history_of([]).final_accuracy
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_convergence_rule_gives_the_published_rates(name):
-    page = PUBLISHED[name].page
-    accuracies = [98.0] * (page.first_epoch_at_99 - 1) + [99.1]
-    assert history_of(accuracies).convergence_rate == page.convergence_rate
+def test_the_convergence_rule_gives_the_published_rates():
+    for page in (published.page for published in PUBLISHED.values()):
+        accuracies = [98.0] * (page.first_epoch_at_99 - 1) + [99.1]
+        assert history_of(accuracies).convergence_rate == page.convergence_rate
 
 
 def test_a_history_beside_what_each_source_of_the_publication_says():
@@ -61,16 +60,10 @@ def test_the_conclusion_allows_for_the_error_of_two_accuracies(away, within):
     history = history_of([98.0, 99.36 - away * two_errors])
     others = [history_of([accuracy]) for accuracy in (10.0, 99.9, 20.0)]
     told = history.conclusion(PUBLISHED["v1"].page, 400, others)
-    facts = (
-        f"{-away * two_errors:+.2f}",
-        f"{within} two",
-        f"({two_errors:.2f}",
-        "never",
-        "epoch 8",
-    )
-    assert all(
-        fact in told for fact in (*facts, "3 runs", "10.00 and 99.90", "2 are less accurate")
-    )
+    for fact in (f"{-away * two_errors:+.2f}", f"{within} two", f"({two_errors:.2f}"):
+        assert fact in told
+    for fact in ("never", "epoch 8", "3 runs", "10.00 and 99.90", "2 are less accurate"):
+        assert fact in told
 
 
 def test_a_history_survives_its_file(small, tmp_path):
@@ -87,22 +80,18 @@ def test_a_history_survives_its_file(small, tmp_path):
     assert content["clean_train"] is None and len(content["code"]) == len(content["weights"]) == 64
     environment = content["environment"]
     assert environment["torch"] == torch.__version__.split("+")[0]
-    assert environment["threads"] == torch.get_num_threads() and environment["processor"]
-
-
-COMMITTED = [
-    path
-    for path in sorted((PROJECT / "results").rglob("*.json"))
-    if '"epochs": [' in path.read_text(encoding="utf-8")
-]
+    assert environment["threads"] == torch.get_num_threads()
+    assert environment["processor"] and environment["isa"]
 
 
 def test_every_committed_run_loads():
-    runs = {path.relative_to(PROJECT): History.load(path) for path in COMMITTED}
-    assert len(runs) > 150
-    for path, run in runs.items():
+    files = (PROJECT / "results").rglob("*.json")
+    paths = [path for path in files if '"epochs": [' in path.read_text(encoding="utf-8")]
+    assert len(paths) > 150
+    for path in paths:
+        run = History.load(path)
         assert len(run.epochs) <= run.config["epochs"] and run.status != "interrupted"
-        assert (run.setting == "as run") == ("as_run" in path.parts), path
+        assert (run.setting == "as run") == ("as_run" in path.relative_to(PROJECT).parts), path
 
 
 def test_a_file_of_the_first_round_loads_as_from_the_page_with_nothing_it_did_not_record():
@@ -139,10 +128,7 @@ RECORD = history_of([98.0]).epochs[0]
         {"mistakes": [[3, 10]]},
         {"mistakes": [[-1, 1]]},
         {"train_images": 0},
-        {"environment": {"threads": [1]}},
-        {"environment": {"commit": 5}},
         {"status": "done"},
-        {"code": 5},
     ],
 )
 def test_what_would_not_load_is_refused_when_it_is_saved_and_when_it_is_loaded(fields, tmp_path):
@@ -157,26 +143,9 @@ def test_what_would_not_load_is_refused_when_it_is_saved_and_when_it_is_loaded(f
         History.load(path)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text[: len(text) // 2],
-        lambda text: "[]",
-        lambda text: "[" * 100_000,
-        lambda text: text.replace('"seed": 42', '"seed": "42"', 1),
-        lambda text: text.replace('"seed": 42', '"seed": 1' + "0" * 5000, 1),
-        lambda text: text.replace("0.001", "1" + "0" * 5000),
-        lambda text: text.replace("98.0", "1e999"),
-        lambda text: text.replace('"variant"', '"extra": 1, "variant"', 1),
-        lambda text: text.replace('"seed": 42,', "", 1),
-        lambda text: text.replace('"cpu"', '{"a":' * 100_000),
-        lambda text: text.encode().replace(b"cpu", b"\xff"),
-    ],
-)
-def test_a_file_that_holds_no_history_is_refused_by_name(tmp_path, damage):
-    path = tmp_path / "v1.json"
-    damaged = damage(text := json.dumps(history_of([98.0]).as_dict()))
-    assert damaged != text
-    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
-    with pytest.raises(ValueError, match=r"v1\.json holds no training history"):
-        History.load(path)
+def test_a_file_that_holds_no_history_is_refused_by_name(tmp_path):
+    path, text = tmp_path / "v1.json", json.dumps(history_of([98.0]).as_dict())
+    for content in (text[:-1], "[]", "[" * 100_000, '{"extra": 1, ' + text[1:]):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"v1\.json holds no training history"):
+            History.load(path)

@@ -1,14 +1,11 @@
 """What breaks an epoch off: interrupts at any moment, losses and batches that make no sense."""
 
 import contextlib
-import json
 import random
 import re
-import signal
 import subprocess
 import sys
 import threading
-from functools import partial
 
 import pytest
 import torch
@@ -25,6 +22,7 @@ from tests.victims import (
     at_pass,
     digest,
     epochs_in,
+    interrupted_after,
     left_alone,
     loaded,
     new_run,
@@ -91,80 +89,49 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
     tell(f"interrupts at random lines {DRAWN}: {count} inflicted, {count} survived bit-identical")
 
 
-@contextlib.contextmanager
-def interrupted(_, seconds):
-    """SIGINT after so many seconds."""
-    main = threading.main_thread().ident
-    timer = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def check(outcomes, alone):
-    """Of a run that was interrupted, and again in the same process."""
-    first, second = outcomes
-    assert second == alone.result()
-    if "error" in first:
-        assert first["error"] == "KeyboardInterrupt: "
-        assert first["model"] in (alone.states[0]["model"], alone.states[-1]["model"])
-    elif first["history"]["epochs"] or first["history"]["environment"]:
-        assert first == alone.result(len(first["history"]["epochs"]))
-    else:
-        assert first["model"] == alone.states[0]["model"]
-
-
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a __del__
 @counts(4, 30)
-def test_a_signal_at_a_random_moment_costs_the_epoch_and_nothing_else(
-    count, alone, start, places, tell
-):
+def test_a_signal_at_a_random_moment_costs_the_epoch_and_nothing_else(count, alone, places, tell):
     moments, hit = random.Random(SEED), 0
     for number, checkpoint in zip(range(count), places, strict=False):
         seconds = moments.uniform(0, moments.choice((0.1, 0.7)) * alone.seconds)
-        fault = partial(interrupted, seconds=seconds)
-        outcomes = start(checkpoint, workers=number % 3, fault=fault, calls=2).outcomes()
-        check(outcomes, alone)
-        hit += outcomes[0] != alone.result()
-    tell(f"SIGINT {DRAWN}: {count} inflicted, {hit} broke off, {count} survived bit-identical")
-
-
-FRESH = """if True:
-    import json, sys, types
-    from functools import partial
-    from tests.test_interrupts import interrupted
-    from tests.victims import train_as_victim
-    pipe = types.SimpleNamespace(send=lambda outcomes: print(json.dumps(outcomes)))
-    fault = partial(interrupted, seconds=float(sys.argv[2]))
-    train_as_victim(pipe, sys.argv[1], 2, fault, calls=2)
-"""
+        run, first = new_run(workers=number % 3), None
+        with contextlib.suppress(KeyboardInterrupt), interrupted_after(seconds):
+            first = train(run, checkpoint)
+        hit += first != alone.result()
+        if first is None:  # before fit, after it, or where it has touched nothing
+            model = digest(run.model.state_dict())
+            assert model in (alone.states[0]["model"], alone.states[-1]["model"])
+        elif first["history"]["epochs"] or first["history"]["environment"]:
+            assert first == alone.result(len(first["history"]["epochs"]))
+        else:
+            assert first["model"] == alone.states[0]["model"]
+        assert train(run, checkpoint) == alone.result()
+    tell(f"signals {DRAWN}: {count} inflicted, {hit} broke off, {count} survived bit-identical")
 
 
 @pytest.mark.slow
-@counts(1, 12)
-def test_a_signal_in_the_very_first_fit_of_a_process_spoils_nothing(count, alone, places, tell):
-    """Before torch has done anything for the first time."""
-    moments = random.Random(SEED)
-    for _, checkpoint in zip(range(count), places, strict=False):
-        command = [sys.executable, "-c", FRESH, checkpoint, str(moments.uniform(0, 0.6))]
-        check(json.loads(subprocess.check_output(command, cwd=PROJECT)), alone)
-    tell(f"SIGINT in new processes {DRAWN}: {count} inflicted, {count} survived bit-identical")
+def test_the_first_fit_of_a_process_imports_nothing_of_torch():
+    """An interrupt in the middle of such an import would break Adam for good."""
+    code = """if True:
+        import sys
+        from tests.victims import tiny_run, train
+        run, before = tiny_run(), set(sys.modules)
+        train(run, None)
+        print([name for name in sys.modules if "torch" in name and name not in before])"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT) == b"[]\n"
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("fault", [None, interrupt, lambda: 1 / 0])
-def test_no_thread_is_left_after_fit(fault, tmp_path):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_no_thread_is_left_when_an_epoch_is_broken_off(error):
     before, run = set(threading.enumerate()), new_run(workers=2)
-    seen = []
-    watch = at_pass(run.model, 1, lambda: seen.extend(set(threading.enumerate()) - before))
-    strike = at_pass(run.model, 2, fault or (lambda: None))
-    with watch, strike, contextlib.suppress(ZeroDivisionError):
-        train(run, tmp_path / "run.ckpt")
-    assert len(seen) == 2
+
+    def strike():
+        assert len(set(threading.enumerate()) - before) == 2
+        raise error
+
+    with at_pass(run.model, 2, strike), contextlib.suppress(ZeroDivisionError):
+        assert train(run, None)["history"]["status"] == "interrupted"
     wait_for(lambda: set(threading.enumerate()) <= before, seconds=10)
 
 
@@ -200,7 +167,6 @@ def batch(*shape, dtype=torch.float32, fill=0.0, labels=(0, 1, 2, 3)):
 BAD_BATCHES = [
     ("images that are torch.float32 [4, 28, 28]", batch(4, 28, 28)),
     ("images that are torch.float32 [4, 3, 28, 28]", batch(4, 3, 28, 28)),
-    ("images that are torch.float32 [4, 1, 32, 32]", batch(4, 1, 32, 32)),
     ("images that are torch.uint8 [4, 1, 28, 28]", batch(dtype=torch.uint8)),
     ("images with NaN or infinity", batch(fill=torch.nan)),
     ("images with NaN or infinity", batch(fill=-torch.inf)),

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch.utils.data import DataLoader, TensorDataset
 from torchsummary import summary
-from torchvision import transforms
 
 from DataPipeline import make_loaders
 from helpers.checkpoint import weights_digest
@@ -118,36 +116,16 @@ def test_nothing_but_the_seed_changes_a_bit(small):
     assert torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.slow
-def test_a_plain_torchvision_pipeline_drops_in(small):
-    """Data, transforms and loader as in every tutorial, and no word of DataPipeline."""
-    rotate, jitter = transforms.RandomRotation(5), transforms.ColorJitter(0.1, 0.1)
-    normalize = transforms.Normalize(0.1307, 0.3081)
-    augmentation = transforms.Compose(
-        [transforms.ToPILImage(), rotate, jitter, transforms.ToTensor(), normalize]
-    )
-
-    class Digits(torchvision.datasets.VisionDataset):
-        def __len__(self):
-            return len(small.train_labels)
-
-        def __getitem__(self, index):
-            return augmentation(small.train_images[index]), int(small.train_labels[index])
-
-    test = TensorDataset(normalize(small.test_images / 255), small.test_labels)
-    loaders = DataLoader(Digits(""), 32, shuffle=True), DataLoader(test, 100)
-    config = TrainingConfig(epochs=2)
-    first, second = (fit(build(), *loaders, config, CPU, progress=False) for _ in range(2))
-    assert len(first.epochs) == 2 and first.epochs[1]["train_loss"] < first.epochs[0]["train_loss"]
-    assert without_seconds(first) == without_seconds(second)
-
-
-def test_any_iterable_of_batches_is_a_loader(small):
+def test_a_plain_dataloader_and_any_iterable_of_batches_drop_in(small):
+    """And repeat: what torch's global generator shuffles is seeded, too."""
     images = (small.test_images / 255 - 0.1307) / 0.3081
     batches = list(zip(images.split(25), small.test_labels.split(25), strict=True))
     no_length = type("NoLength", (), {"__iter__": lambda _: iter(batches)})()
-    history = fit(build(), batches, no_length, TrainingConfig(epochs=2), CPU, None, False)
-    assert len(history.epochs) == 2
+    shuffled = DataLoader(TensorDataset(images, small.test_labels), 32, shuffle=True)
+    config = TrainingConfig(epochs=2)
+    first, second = (fit(build(), shuffled, no_length, config, CPU, None, False) for _ in range(2))
+    assert without_seconds(first) == without_seconds(second) and len(first.epochs) == 2
+    assert len(fit(build(), no_length, batches, config, CPU, None, False).epochs) == 2
 
 
 LOWEST = 0.01 / 250_000
@@ -205,10 +183,9 @@ def test_what_a_terminal_or_a_file_shows_is_a_line_per_epoch(small, capsys):
     loaders = make_loaders(small, TrainingConfig(), CPU, num_workers=0)
     fit(build(), *loaders, TrainingConfig(epochs=2), CPU)
     printed = capsys.readouterr()
-    lines = printed.out.splitlines()
-    assert [line[:10] for line in lines[:2]] == ["epoch  1/2", "epoch  2/2"]
-    assert lines[2].startswith("finished after 2 epochs") and len(lines) == 3
-    assert printed.err == ""
+    first, second, last = printed.out.splitlines()
+    assert first.startswith("epoch  1/2") and second.startswith("epoch  2/2")
+    assert last.startswith("finished after 2 epochs") and printed.err == ""
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -229,7 +206,6 @@ def test_evaluate_agrees_with_numpy_and_leaves_the_model_as_it_was(small, traini
     ("cuda", "mps", "present"),
     [
         (True, True, "cuda, cuda:0, mps, cpu"),
-        (True, False, "cuda, cuda:0, cpu"),
         (False, True, "mps, cpu"),
         (False, False, "cpu"),
     ],
@@ -264,7 +240,7 @@ def test_one_thread_trains_unless_the_user_asks_for_more(omp, expected, monkeypa
     assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT) == b"%d\n" % expected
 
 
-@pytest.mark.parametrize("nonsense", ["0", "-1", "abc", "", "1.5", "2,1"])
+@pytest.mark.parametrize("nonsense", ["0", "-1", "abc", "", "1.5"])
 def test_a_number_of_threads_that_is_none_is_refused(nonsense, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
     with pytest.raises(ValueError, match=f"OMP_NUM_THREADS is {nonsense!r}; expected"):
@@ -300,13 +276,12 @@ def test_derived_seeds_differ_for_every_epoch_and_chunk():
 
 
 def test_the_defaults_are_the_published_protocol_and_as_run_differs_in_two_things():
-    optimizer = {"batch_size": 32, "learning_rate": 0.001, "weight_decay": 0.0}
+    adam = {"seed": 42, "batch_size": 32, "learning_rate": 0.001, "weight_decay": 0.0}
     schedule = {"epochs": 20, "step_size": 7, "gamma": 0.1, "patience": 10, "min_delta": 0.001}
-    page = {"watch": "test_loss", "setting": "from the page"}
-    expected = {"seed": 42, **optimizer, **schedule, **page}
-    assert TrainingConfig().as_dict() == PROTOCOLS["from the page"].as_dict() == expected
-    run = {"watch": "test_accuracy", "setting": "as run"}
-    assert PROTOCOLS["as run"].as_dict() == expected | run
+    page = adam | schedule | {"watch": "test_loss", "setting": "from the page"}
+    assert TrainingConfig().as_dict() == PROTOCOLS["from the page"].as_dict() == page
+    run = page | {"watch": "test_accuracy", "setting": "as run"}
+    assert PROTOCOLS["as run"].as_dict() == run
 
 
 def test_a_config_is_what_its_dict_says_whatever_the_schedule():
@@ -354,6 +329,5 @@ def test_watching_the_accuracy_only_more_than_the_least_difference_improves():
         return status([{"test_accuracy": a, "test_loss": 1 / a} for a in accuracies], config)
 
     assert after(99.0, 98.0, 98.5) == after(99.0, 99.0005, 99.0009) == "early stopping"
-    assert after(99.0, 98.0, 99.01) == after(99.0, 98.9) == after(99.0, 99.01, 99.02) != "finished"
-    assert after(99.0, 98.0, 99.01, 98.0) == "interrupted"
+    assert after(99.0, 98.0, 99.01, 98.0) == after(99.0, 99.01, 99.02) == "interrupted"
     assert after(*range(1, 21)) == after(*[99.0] * 20) == "finished"

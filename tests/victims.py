@@ -36,12 +36,11 @@ CONFIG = TrainingConfig(epochs=3, batch_size=32)
 IMAGES, TEST_IMAGES, CHUNK = 128, 32, 32
 STEPS = IMAGES // CONFIG.batch_size
 PASSES = STEPS + 1  # forward passes per epoch: the evaluation takes one
-TIMEOUT = 60  # seconds for a process that nothing happens to
 
 # Victims are forked, from a process that has imported all they need, in a hundredth of the time
 # that a new one would take to import torch.
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["tests.test_checkpoints", "tests.test_interrupts"])
+FORK.set_forkserver_preload(["tests.victims"])
 
 Run = namedtuple("Run", "model train_loader test_loader config")  # what fit takes, in its order
 
@@ -198,74 +197,42 @@ def refuses(run, checkpoint, reason):
     return re.search(reason, str(outcome(run, checkpoint)))
 
 
-def train_as_victim(pipe, checkpoint, workers=0, fault=contextlib.nullcontext, calls=1):
-    """Train under a fault, then, if calls is 2, the same run again without.
+@contextlib.contextmanager
+def interrupted_after(seconds):
+    """KeyboardInterrupt by a signal after so many seconds; not by SIGINT, which may be ignored."""
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
 
-    Sends a list of what each call gave: train's digest, or the error and the model's digest.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+
+def train_as_victim(pipe, checkpoint, workers):
     warnings.filterwarnings("error", message="the checkpoint")
-    run = new_run(workers=workers)
-    outcomes = []
-    for context in (fault, contextlib.nullcontext)[:calls]:
-        try:
-            with context(run.model):
-                outcomes.append(train(run, checkpoint))
-        except (Exception, KeyboardInterrupt) as error:
-            said = f"{type(error).__name__}: {error}"
-            outcomes.append({"error": said, "model": digest(run.model.state_dict())})
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe.send(outcomes)
+    pipe.send(train(new_run(workers=workers), checkpoint))
 
 
 class Victim:
-    """A process that calls target(pipe, checkpoint, **options)."""
+    """A process that trains the new run, and ends with this one at the latest."""
 
-    def __init__(self, checkpoint, target=train_as_victim, **options):
+    def __init__(self, checkpoint, workers=0):
         self.pipe, theirs = FORK.Pipe(duplex=False)
-        self.process = FORK.Process(target=target, args=(theirs, checkpoint), kwargs=options)
+        arguments = (theirs, checkpoint, workers)
+        self.process = FORK.Process(target=train_as_victim, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
-    def ended(self, seconds=TIMEOUT):
+    def ended(self, seconds=60):
         """The exit code within so many seconds: 0, minus a signal's number; None if it runs on."""
         self.process.join(seconds)
         return self.process.exitcode
 
-    def outcomes(self):
-        """What it sent, having ended."""
+    def result(self):
+        """What train gave there."""
         assert self.ended() == 0
         return self.pipe.recv()
-
-    def hit(self, number):
-        """Send a signal to it."""
-        with contextlib.suppress(ProcessLookupError):  # it was faster
-            os.kill(self.process.pid, number)
-
-
-@pytest.fixture(scope="session")
-def fork_server():
-    """The process that victims are forked from."""
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
-        multiprocessing.forkserver.ensure_running()
-    (first := FORK.Process(target=os.getpid)).start()  # ready once the imports are done
-    first.join()
-
-
-@pytest.fixture
-def start(fork_server):
-    """Victim, whose process does not outlive the test."""
-    victims = []
-
-    def start(*args, **options):
-        victims.append(Victim(*args, **options))
-        return victims[-1]
-
-    yield start
-    for victim in victims:
-        victim.process.kill()
-        victim.process.join()
-        victim.pipe.close()
 
 
 @pytest.fixture
@@ -283,12 +250,16 @@ class Alone(namedtuple("Alone", "files states seconds")):
 
 
 @pytest.fixture(scope="session")
-def alone(fork_server, tmp_path_factory):
+def alone(tmp_path_factory):
     """The run left alone, here and as a victim that nothing happens to."""
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        multiprocessing.forkserver.ensure_running()
+    (first := FORK.Process(target=os.getpid)).start()  # ready once the imports are done
+    first.join()
     folder = tmp_path_factory.mktemp("alone")
     files, result = left_alone(new_run(), folder / "here")
     started = time.perf_counter()
-    assert Victim(folder / "there").outcomes() == [result]
+    assert Victim(folder / "there").result() == result
     run = Alone(files, [digest(loaded(f)) for f in files], time.perf_counter() - started)
     assert run.result() == result and len(files) == CONFIG.epochs + 1
     return run
