@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import itertools
 import os
 import secrets
 import stat
@@ -40,30 +40,40 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     so that neither a kill nor a second writer leaves half a file. A symbolic link stays, and what
     it points to is written.
 
-    Raises OSError with what went wrong, and as writable does for what must not be replaced.
+    Raises OSError with what went wrong, which says whether the file there before is unchanged; as
+    writable does for what must not be replaced.
     """
-    path = writable(path)
+    path, complete = writable(path), False
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        complete = True
+        os.replace(temporary, path)
+    except BaseException as error:
+        # A disk that fails may rename and report an error all the same.
+        renamed = complete and not os.path.lexists(temporary)
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write {path} ({error.strerror}): make room there, make the folder writable, "
-            "or choose another place; what was there is unchanged",
-        ) from error
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise OSError(
+                error.errno,
+                f"cannot write {path} ({reason}): make room there, make the folder writable, or "
+                "choose another place; "
+                + ("it holds the new contents" if renamed else "what was there is unchanged"),
+            ) from error
+        raise
 
 
 def read_file(path: str | Path) -> bytes:
-    """The contents of a file; raises OSError, also for a pipe or a device: reading would block."""
+    """The contents of a regular file; raises OSError, also for a pipe or a device: it would block.
+
+    The OSError of a folder, a pipe or a device says so.
+    """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -72,7 +82,7 @@ def read_file(path: str | Path) -> bytes:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged file to the first free NAME.damaged, NAME.damaged-2, ...; the new name."""
-    for number in itertools.count(1):
+    for number in range(1, 10_000):
         target = path.with_name(path.name + (".damaged" if number == 1 else f".damaged-{number}"))
         try:
             target.touch(exist_ok=False)  # claims the name, so that no other process takes it
@@ -80,6 +90,8 @@ def set_aside(path: Path) -> Path:
             continue
         try:
             return path.replace(target)
-        except OSError:
-            target.unlink()
+        except BaseException:
+            if not target.stat().st_size:  # a disk that fails may have renamed it all the same
+                target.unlink()
             raise
+    raise FileExistsError(f"too many damaged copies of {path}; delete some of them.")

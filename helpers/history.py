@@ -84,6 +84,8 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError("an accuracy is over 100 %")
         if self.config and TrainingConfig(**self.config).seed != self.seed:
             raise ValueError(f"seed is {self.seed}, and {self.config.get('seed')} in the config")
+        if not isinstance(self.environment.get("commit", ""), str):
+            raise ValueError(f"the commit is {self.environment['commit']}; expected a string")
 
     @property
     def setting(self) -> str:

@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import os
+import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,19 @@ import pytest
 from helpers.files import set_aside, write_atomically
 from tests.helpers import full_disk, no_rights
 from tests.victims import Interrupt
+
+
+def device(path):
+    """A device of its own, as the null device is, and never the system's."""
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+def bound_socket(path):
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)  # a whole path may be too long
 
 
 def read_only(path):
@@ -23,7 +38,7 @@ def loop(path):
 
 
 @pytest.mark.parametrize("linked", [False, True])
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, read_only, loop])
+@pytest.mark.parametrize("make", [device, os.mkfifo, bound_socket, os.mkdir, read_only, loop])
 def test_what_no_file_must_replace_is_refused_and_left_as_it_was(tmp_path, make, linked):
     path = target = tmp_path / "thing"
     make(path)
@@ -77,15 +92,38 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(public_folder, fault):
     assert path.read_bytes() == b"precious" and list(public_folder.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("use", [set_aside, lambda path: write_atomically(path, b"new")])
-def test_a_renaming_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, use):
-    def fail(*_):
+@pytest.fixture(params=[False, True], ids=["before it has happened", "after it has happened"])
+def failing_disk(request, monkeypatch):
+    """Makes every renaming fail with EIO; whether it has happened all the same."""
+    replace = os.replace
+
+    def renaming(source, target):
+        if request.param:
+            replace(source, target)
         raise OSError(5, "Input/output error")
 
+    monkeypatch.setattr(os, "replace", renaming)
+    monkeypatch.setattr(Path, "replace", renaming)
+    return request.param
+
+
+def test_a_renaming_that_fails_says_what_the_file_holds(tmp_path, failing_disk):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    monkeypatch.setattr(os, "replace", fail)
-    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write_atomically(path, b"new")
+    assert path.read_bytes() == (b"new" if failing_disk else b"old")
+    assert ("unchanged" in str(caught.value)) == (not failing_disk)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_file_that_cannot_be_set_aside_is_kept_and_leaves_no_empty_one(
+    tmp_path, failing_disk
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"damaged")
     with pytest.raises(OSError, match="Input/output error"):
-        use(path)
-    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
+        set_aside(path)
+    (left,) = tmp_path.iterdir()
+    assert left.name == ("file.damaged" if failing_disk else "file")
+    assert left.read_bytes() == b"damaged"

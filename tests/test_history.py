@@ -129,6 +129,8 @@ RECORD = history_of([98.0]).epochs[0]
         {"mistakes": [[-1, 1]]},
         {"train_images": 0},
         {"status": "done"},
+        {"environment": {"commit": 5}},
+        {"code": 5},
     ],
 )
 def test_what_would_not_load_is_refused_when_it_is_saved_and_when_it_is_loaded(fields, tmp_path):

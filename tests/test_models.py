@@ -53,6 +53,12 @@ def test_parameters_and_torchsummarys_memory_are_the_published_ones(
         assert f"{line}\n" in printed
 
 
+def test_frozen_parameters_are_not_counted():
+    model = build("v1")
+    model.head.requires_grad_(False)
+    assert count_parameters(model) == 17_938 - 330
+
+
 def test_the_variants_are_the_factorial_and_the_pages_final():
     """Early and late dropout with and without batch normalization, each combination once."""
     both = ((0.0, 0.0), (0.1, 0.1))
