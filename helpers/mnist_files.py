@@ -260,5 +260,4 @@ def _idx(part: str, csv: bytes) -> dict[str, bytes]:
 
 
 def _unpack(packed: bytes) -> bytes:
-    # One more, so that a longer file is not mistaken for a whole one.
-    return gzip.GzipFile(fileobj=io.BytesIO(packed)).read(MAX_BYTES + 1)
+    return gzip.GzipFile(fileobj=io.BytesIO(packed)).read(MAX_BYTES)

@@ -8,24 +8,20 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
-from math import ceil
 from pathlib import Path
 
-import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from DataPipeline import load_mnist, make_loaders
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
-from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
-from helpers.run import schedule, status
+from helpers.history import TRAIN_IMAGES, History
+from helpers.run import status
 from models import SETTINGS
 from study.workers import workers
 
@@ -34,17 +30,12 @@ FOLDERS = {"from the page": Path("results", "runs"), "as run": Path("results", "
 SEEDS = tuple(range(47, 57))  # 42 to 46 were the pilot's
 
 
-def load_runs(
-    folder: str | Path = FOLDERS["from the page"], labels: Sequence[int] = ()
-) -> dict[tuple[str, int], History]:
+def load_runs(folder: str | Path = FOLDERS["from the page"]) -> dict[tuple[str, int], History]:
     """The runs in a folder by (variant, seed): complete ones, each named after what it holds.
 
-    labels: of the images they were tested on; a mistake that is none is found by them.
-
-    Raises ValueError for any other JSON file there, and for a run that contradicts itself, its
-    config or another run there.
+    Raises ValueError for any other JSON file there.
     """
-    runs, seen = {}, {}
+    runs = {}
     for path in sorted(Path(folder).glob("*.json")):
         history = History.load(path)
         name = f"{history.variant}-{history.seed}"
@@ -53,83 +44,14 @@ def load_runs(
                 f"{path} holds the run {name}; expected files named VARIANT-SEED.json of "
                 f"{', '.join(SETTINGS[history.setting])} only: move it away."
             )
-        trained = tuple((r["train_loss"], r["test_loss"]) for r in history.epochs)
-        wrong = contradiction(history, labels)
-        if trained in seen:
-            wrong = f"the same epochs as {seen[trained]}"
-        if wrong:
-            raise ValueError(f"{path} holds {wrong}: move it away and run again.")
-        seen[trained] = path.name
+        ended = status(history.epochs, TrainingConfig(**history.config))
+        if history.status == "interrupted" or history.status != ended:
+            raise ValueError(
+                f"{path} holds a run that is {history.status} after {len(history.epochs)} epochs: "
+                "move it away and run again."
+            )
         runs[history.variant, history.seed] = history
     return runs
-
-
-def contradiction(history: History, labels: Sequence[int] = ()) -> str | None:
-    """What a run's history says that no run by its config can have done; None if nothing.
-
-    labels: as for load_runs.
-    """
-    config, epochs = TrainingConfig(**history.config), history.epochs
-    if history.status == "interrupted" or history.status != status(epochs, config):
-        return f"a run that is {history.status} after {len(epochs)} epochs"
-    if len(epochs) > 1 and status(epochs[:-1], config) != "interrupted":
-        return f"{len(epochs)} epochs, of which the last came after its end"
-    train_images = history.train_images or TRAIN_IMAGES
-    rates = _rates(replace(config, seed=0), train_images)[: len(epochs)]
-    if not np.allclose([record["learning_rate"] for record in epochs], rates, atol=0):
-        return "learning rates that are not its schedule's"
-    for part, images in (("train", train_images), ("test", TEST_IMAGES)):
-        hits = np.array([record[f"{part}_accuracy"] for record in epochs]) * images / 100
-        if not np.allclose(hits, hits.round(), atol=1e-4):
-            return f"a {part} accuracy that is no share of {images:,} images"
-    if history.mistakes is not None:
-        indices = [index for index, _ in history.mistakes]
-        wrong = TEST_IMAGES - round(history.final_accuracy * TEST_IMAGES / 100)
-        if len(indices) != wrong:
-            return f"{len(indices)} mistakes, and by its last test accuracy there are {wrong}"
-        if indices != sorted(set(indices)) or any(index >= TEST_IMAGES for index in indices):
-            return "mistakes out of order or beyond the test images"
-        if labels and any(labels[index] == digit for index, digit in history.mistakes):
-            return "a mistake that is the right digit"
-    return None
-
-
-@cache
-def _rates(config: TrainingConfig, images: int) -> list[float]:
-    """The learning rate at the end of each epoch, by the schedule."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], config.learning_rate)
-    steps = ceil(images / config.batch_size)
-    scheduler, rates = schedule(optimizer, config, steps), []
-    with warnings.catch_warnings():  # the schedule misses the optimizer's steps
-        warnings.simplefilter("ignore")
-        for epoch in range(1, config.epochs + 1):
-            if config.schedule == "one-cycle":
-                for _ in range(steps - (epoch == config.epochs)):
-                    scheduler.step()
-            rates.append(optimizer.param_groups[0]["lr"])
-            if config.schedule == "step":
-                scheduler.step()
-    return rates
-
-
-def _refuse_a_mixture(
-    there: Runs, folder: Path, config: TrainingConfig, train_images: int, checksum: str
-) -> None:
-    """Raise ValueError if a folder's runs are not by this config, or on other images."""
-    for (variant, seed), history in there.items():
-        found = TrainingConfig(**history.config), history.train_images or train_images
-        expected = replace(config, seed=seed), train_images
-        path = folder / f"{variant}-{seed}.json"
-        if found != expected:
-            raise ValueError(
-                f"{path} holds a run by {found[0]} on {found[1]} images, and not by {expected[0]} "
-                f"on {expected[1]}. It was left alone; move it away, or name another folder."
-            )
-        if history.data not in (None, checksum):  # None in older files
-            raise ValueError(
-                f"{path} holds a run on other images, perhaps held-out ones. It was left alone; "
-                "move it away, or name another folder."
-            )
 
 
 def run(
@@ -160,8 +82,7 @@ def run(
 
     Raises ValueError, before any training, for an unknown variant, a variant or seed named twice,
     jobs under 1, and a folder with another kind of JSON file or runs of another config or on other
-    images; RuntimeError if a run fails, or the scheduler does not answer or has no worker; what
-    load_mnist and History.save raise.
+    images; RuntimeError if a run fails, and what workers, load_mnist and History.save raise.
     """
     config = config or TrainingConfig()
     variants = variants or tuple(SETTINGS[config.setting])
@@ -178,7 +99,7 @@ def run(
         raise ValueError(f"jobs is {jobs}; expected at least 1, the runs side by side.")
     data = load_mnist().held_out() if held_out else load_mnist()
     checksum = make_loaders(data.first(train_images), config)[0].checksum
-    _refuse_a_mixture(load_runs(folder), folder, config, train_images, checksum)
+    _refuse_a_mixture(folder, config, train_images, checksum)
     wanted = [(v, replace(config, seed=seed)) for seed in seeds for v in variants]
     missing = [(v, c) for v, c in wanted if not (folder / f"{v}-{c.seed}.json").exists()]
     if not missing:
@@ -209,6 +130,25 @@ def run(
             _train_all(tasks, folder, submit, capacity, bar)
 
 
+def _refuse_a_mixture(
+    folder: Path, config: TrainingConfig, train_images: int, checksum: str
+) -> None:
+    """Raise ValueError if a folder's runs are not by this config, or on other images."""
+    for (variant, seed), history in load_runs(folder).items():
+        found = TrainingConfig(**history.config), history.train_images or train_images
+        expected = replace(config, seed=seed), train_images
+        wrong = None
+        if found != expected:
+            wrong = f"by {found[0]} on {found[1]} images, and not by {expected[0]} on {expected[1]}"
+        elif history.data not in (None, checksum):  # None in older files
+            wrong = "on other images, perhaps held-out ones"
+        if wrong:
+            raise ValueError(
+                f"{folder}/{variant}-{seed}.json holds a run {wrong}. It was left alone; move it "
+                "away, or name another folder."
+            )
+
+
 def _train_all(
     tasks: list[dict],
     folder: Path,
@@ -224,12 +164,10 @@ def _train_all(
             name = f"{task['variant']}-{task['config']['seed']}"
             path = folder / f"{name}.json"
             lock = FileLock(path.with_suffix(".lock"))
-            try:
+            with suppress(Timeout):
                 lock.acquire(timeout=0)
-            except Timeout:
-                lock = None
-            if lock is None or path.exists():  # another process trains it, or has just done so
-                if lock:
+            if not lock.is_locked or path.exists():  # another process trains it, or just did
+                if lock.is_locked:
                     _release(lock)
                 others += 1
                 bar.total -= task["config"]["epochs"]
