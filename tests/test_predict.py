@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from itertools import combinations
+from itertools import combinations, islice
 
 import matplotlib
 import numpy as np
@@ -93,13 +93,6 @@ def test_mnists_own_images_keep_their_form(mnist):
     assert np.mean(differences) < SAME
 
 
-def transparent(image, pen):
-    """A pen of one color on nothing."""
-    layer = Image.new("RGBA", image.size, pen)
-    layer.putalpha(ImageOps.invert(image))
-    return layer
-
-
 def rubbed_out(image):
     """A black pen on nothing; under a half of it white has stayed, which nobody sees."""
     layer = np.zeros((*np.asarray(image).shape, 4), dtype=np.uint8)
@@ -116,31 +109,15 @@ def turned(image):
     return image
 
 
-def dirty(image):
-    """With specks, and a thumb in the corner."""
+def beside_a_thumb(image):
     image = image.copy()
-    for x, y in np.random.default_rng(0).integers(5, 250, (30, 2)):
-        ImageDraw.Draw(image).rectangle([x, y, x + 1, y + 1], fill=0)
     ImageDraw.Draw(image).ellipse([-60, -60, 60, 60], fill=40)
     return image
 
 
-def photographed(image):
-    """As a camera sees it: light from one side, noise, and to the left and below a dark desk."""
-    random = np.random.default_rng(0)
-    y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
-    seen = (160 + 30 * x + 20 * y - 20 * (x * x + y * y)) * (1 - 0.6 * ink(image))
-    seen = np.pad(seen, ((0, 12), (12, 0)), constant_values=50)
-    return drawings.gray(seen + random.normal(0, 6, seen.shape))
-
-
-CHANGES = {
-    "light on dark": ImageOps.invert,
-    "blue on white": lambda image: ImageOps.colorize(image, "blue", "white"),
+CHANGES = {  # beside those of drawings.KINDS
     "yellow on white": lambda image: ImageOps.colorize(image, "yellow", "white"),
     "of one luminance": lambda image: ImageOps.colorize(image, "#dc5028", "#287828"),
-    "black on nothing": lambda image: transparent(image, "black"),
-    "white on nothing": lambda image: transparent(image, "white"),
     "rubbed out": rubbed_out,
     "gray with alpha": lambda image: image.convert("LA"),
     "palette": lambda image: image.convert("P"),
@@ -150,18 +127,13 @@ CHANGES = {
     "32 bits": lambda image: Image.fromarray((4_000 - 3_000 * ink(image)).astype(np.int32)),
     "floats": lambda image: Image.fromarray((1 - ink(image)).astype(np.float32)),
     "turned": turned,
-    "framed": lambda image: ImageOps.expand(image, 2, fill=0),
-    "no margin": lambda image: image.crop(ImageOps.invert(image).getbbox()),
-    "large": lambda image: image.resize((1500, 1300)),
-    "small": lambda image: image.resize((60, 52)),
-    "in a corner": lambda image: ImageOps.expand(image, (500, 0, 0, 300), fill=255),
-    "dirty": dirty,
-    "photographed": photographed,
+    "beside a thumb": beside_a_thumb,
+    "beside a desk": lambda image: ImageOps.expand(image, (25, 0, 0, 25), fill=50),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_colors_light_place_size_and_the_kind_of_file_do_not_matter(change):
+def test_colors_edges_and_the_kind_of_file_do_not_matter(change):
     for digit in (2, 7):
         image = printed(digit)
         assert difference(prepare(change(image)), prepare(image)) < SAME, digit
@@ -436,13 +408,13 @@ def right(images, networks):
     return counts
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", drawings.KINDS)
-def test_final_reads_nineteen_of_twenty_of_each_kind_of_drawing(kind, networks):
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_final_reads_nineteen_of_twenty_of_each_kind_of_drawing(count, kind, networks):
     """The thresholds were found on seeds 0 to 7; this one was not looked at before."""
     lined = kind in ("framed at the rim", "framed inside", "ruled", "squared")
-    found = right(drawings.pictures(kind, seed=2024), networks)["final"]
-    assert found >= (18 if lined else 19)
+    found = right(islice(drawings.pictures(kind, seed=2024), count), networks)["final"]
+    assert found >= count * (0.9 if lined else 0.95)
 
 
 def test_the_networks_read_nine_of_ten_printed_digits(networks):

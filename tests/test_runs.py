@@ -202,15 +202,16 @@ def children(pid):
 def test_two_studies_on_one_folder_share_the_runs_and_train_none_twice(
     tmp_path, undisturbed, start, capsys
 ):
-    """And a claim dies with its owner: the one that was killed left its run to a third."""
+    """And a claim dies with its owner: what the killed one began, another ends."""
     first, second = start(tmp_path, jobs=1), start(tmp_path, jobs=1)
     wait_for(lambda: len(list(tmp_path.glob("*.pt"))) == 2)
     first.kill()
     first.communicate(timeout=TIMEOUT)
     said, _ = second.communicate(timeout=TIMEOUT)
-    assert second.returncode == 0 and said.count("finished after 2 epochs") == 3, said
+    assert second.returncode == 0, said
     run(folder=tmp_path, jobs=1, **ARGUMENTS)
-    assert capsys.readouterr().out.count("finished after 2 epochs") == 1
+    said += capsys.readouterr().out
+    assert said.count("finished after 2 epochs") == len(undisturbed), said
     assert histories(tmp_path) == undisturbed
     assert not list(tmp_path.glob("*.lock"))
 
