@@ -17,6 +17,7 @@ from predict import load_networks, prepare, read, verdict
 
 SIDE = 280  # pixels, of the pad and of the picture shown
 NETWORKS = load_networks()
+NOTHING = [None] * (1 + len(NETWORKS))  # neither a picture nor what a network says of it
 
 
 def answer(image: str | Image.Image) -> tuple[str, Image.Image | None, *tuple[dict | None, ...]]:
@@ -30,7 +31,7 @@ def answer(image: str | Image.Image) -> tuple[str, Image.Image | None, *tuple[di
         sentence = str(error)
         if isinstance(image, str):  # an upload, in a folder of Gradio's
             sentence = sentence.replace(image, Path(image).name)
-        return sentence, None, *[None] * len(NETWORKS)
+        return sentence, *NOTHING
     readings = read(picture, NETWORKS)
     digit = verdict(readings)
     sentence = "Unsure: the networks disagree." if digit is None else f"This is a {digit}."
@@ -43,11 +44,7 @@ def read_pad(pad: dict) -> tuple:
     """As answer, of what is drawn on the pad."""
     drawn = pad["composite"]
     if drawn is None or drawn.convert("L").getextrema() == (255, 255):
-        return (
-            "The pad is empty: draw a digit on it, then press Read.",
-            None,
-            *[None] * len(NETWORKS),
-        )
+        return "The pad is empty: draw a digit on it, then press Read.", *NOTHING
     return answer(drawn)
 
 

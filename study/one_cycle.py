@@ -101,10 +101,7 @@ def _runs(
 
 
 def grid(jobs: int | None = None) -> None:
-    """Train what is missing of the grid's runs and write docs/recipe.md.
-
-    jobs: as for run, which raises what this raises.
-    """
+    """Train what is missing of the grid's runs and write docs/recipe.md; jobs: as for run."""
     for number, setting in enumerate(GRID, 1):
         print(f"setting {number} of {len(GRID)}: {setting.folder.name}")
         run(
@@ -166,10 +163,7 @@ F = {test.statistic:.2f}, p = {test.pvalue:.2f}.
 
 
 def recipe(jobs: int | None = None) -> None:
-    """Train what is missing of the recipe's runs, and draw results/recipe/recipe.png.
-
-    jobs: as for run, which raises what this raises.
-    """
+    """Train what is missing of the recipe's runs and draw recipe.png beside; jobs: as for run."""
     for epochs in LENGTHS:
         print(f"the recipe, {epochs} epochs")
         folder = RECIPE_RUNS / f"{epochs}"

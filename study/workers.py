@@ -6,6 +6,7 @@ files that change while a study runs change none of its runs.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -46,14 +47,14 @@ def workers(
     processes die of one run.
     """
     import cloudpickle  # here, as they take a second to import
+    from dask.system import CPU_COUNT
     from distributed import Client, KilledWorker, LocalCluster, get_worker
     from distributed.comm import CommClosedError, get_address_host_port
 
     cluster = None
     if not scheduler:
-        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
         cluster = LocalCluster(
-            n_workers=jobs or len(cores) or os.cpu_count() or 1,
+            n_workers=jobs or CPU_COUNT,
             threads_per_worker=1,
             processes=False,
             dashboard_address=None,
@@ -112,13 +113,12 @@ def workers(
 def snapshot() -> bytes:
     """This project's modules, as they are now, in a zip that Python can import from."""
     root = Path(__file__).parent.parent
-    with tempfile.TemporaryFile() as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for pattern in ("*.py", "helpers/*.py", "study/*.py"):
-                for module in root.glob(pattern):
-                    archive.write(module, module.relative_to(root))
-        file.seek(0)
-        return file.read()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for pattern in ("*.py", "helpers/*.py", "study/*.py"):
+            for module in root.glob(pattern):
+                archive.write(module, module.relative_to(root))
+    return packed.getvalue()
 
 
 def in_process(
