@@ -33,9 +33,6 @@ from tests.helpers import CPU, build
 from TrainingHelper import TrainingConfig, fit, set_seed
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32)
-IMAGES, TEST_IMAGES, CHUNK = 128, 32, 32
-STEPS = IMAGES // CONFIG.batch_size
-PASSES = STEPS + 1  # forward passes per epoch: the evaluation takes one
 
 # Victims are forked, from a process that has imported all they need, in a hundredth of the time
 # that a new one would take to import torch.
@@ -49,10 +46,10 @@ def new_run(variant="final", data=0, workers=0):
     """A run that nothing has happened to yet, on images that are noise."""
     torch.manual_seed(data)
     parts = []
-    for count in (IMAGES, TEST_IMAGES):
+    for count in (128, 32):
         parts.append(torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8))
         parts.append(torch.randint(0, 10, (count,)))
-    with mock.patch.object(DataPipeline, "TRAIN_CHUNK", CHUNK):  # more of them than workers
+    with mock.patch.object(DataPipeline, "TRAIN_CHUNK", 32):  # more chunks than workers
         loaders = make_loaders(MNIST(*parts), CONFIG, CPU, workers)
     return Run(build(variant), *loaders, CONFIG)
 
