@@ -16,8 +16,6 @@ from helpers.checkpoint import load_checkpoint
 from tests.helpers import CPU, DRAWN, PROJECT, SEED, TorchTo, counts, wait_for
 from tests.victims import (
     CONFIG,
-    PASSES,
-    STEPS,
     Interrupt,
     at_pass,
     digest,
@@ -39,31 +37,25 @@ pytest_plugins = ["tests.victims"]
 OUTSIDE = {"get_device", "_check_arguments", "__init__", "end", None}
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    """The tiny run's digests after each epoch, from 0, its end, and how many lines it takes."""
-    files, result = left_alone(tiny_run(), tmp_path / "left alone")
-    run, counter = tiny_run(), Interrupt(10**9)
-    with counter.armed():
-        assert train(run, tmp_path / "again") == result
-    states = [digest(loaded(content)) for content in files]
-    return states, result, 10**9 - counter.left
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a __del__
-@counts(15, 300)
-def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, places, tell):
+@counts(12, 300)
+def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, places, tell):
     """Be it torch's; and so does another one while the last complete epoch is restored."""
-    states, result, lines = tiny
-    draw, stations = random.Random(SEED), set()
+    files, result = left_alone(tiny_run(), next(places))
+    states = [digest(loaded(content)) for content in files]
+    with (undisturbed := Interrupt()).armed():
+        train(tiny_run(), next(places))
+    stations, struck = list(undisturbed.stations.values()), 0
+    draw = random.Random(SEED)
+    draw.shuffle(stations)
     restore = run_state.Run._restore
     for number, checkpoint in zip(range(count), places, strict=False):
-        first = Interrupt(draw.randrange(lines) + 1)
+        first = Interrupt(draw.choice(stations[number % len(stations)]))
         again = [Interrupt(draw.randrange(2000) + 1, restore)] * (number % 2)
         run = tiny_run()
 
         def restored(self, state, first=first, again=again):
-            with again.pop().armed() if again and first.left <= 0 else contextlib.nullcontext():
+            with again.pop().armed() if again and first.stations else contextlib.nullcontext():
                 restore(self, state)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -72,9 +64,8 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
                 with first.armed():
                     history = fit(*run, CPU, checkpoint, progress=False)
             except KeyboardInterrupt:
-                assert first.station in OUTSIDE, first.station
+                assert first.stations.keys() <= OUTSIDE
             else:
-                stations.add(first.station)
                 epochs = len(history.epochs)
                 assert history.status == ("finished" if epochs == CONFIG.epochs else "interrupted")
                 assert (history.mistakes is None) == (not epochs)
@@ -82,15 +73,17 @@ def test_an_interrupt_at_any_line_costs_the_epoch_and_nothing_else(count, tiny, 
                 assert (epochs_in(checkpoint) or 0) - epochs in (0, 1)
                 assert digest(run.model.state_dict()) == states[epochs]["model"]
                 found, expected = digest(history.as_dict()), states[epochs]["history"]
-                assert found == expected or (not epochs and first.station == "begin")
+                assert found == expected or (not epochs and "begin" in first.stations)
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        assert train(run, checkpoint) == result, (first.station, first.left)
-    assert len(stations) > 2
+        assert train(run, checkpoint) == result, (first.stations, first.number)
+        struck += bool(first.stations)
+    assert struck > count / 2
     tell(f"interrupts at random lines {DRAWN}: {count} inflicted, {count} survived bit-identical")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a __del__
-@counts(4, 30)
+@pytest.mark.slow
+@counts(6, 30)
 def test_a_signal_at_a_random_moment_costs_the_epoch_and_nothing_else(count, alone, places, tell):
     moments, hit = random.Random(SEED), 0
     for number, checkpoint in zip(range(count), places, strict=False):
@@ -141,20 +134,22 @@ def test_no_thread_is_left_when_an_epoch_is_broken_off(error):
 @pytest.mark.parametrize(
     ("number", "facts"),
     [
-        (PASSES + 3, "training loss is nan in epoch 2, step 3"),
-        (PASSES + STEPS, f"training loss is nan in epoch 2, step {STEPS}"),
-        (2 * PASSES, "test loss is nan after epoch 2"),
+        (5, "training loss is nan in epoch 2, step 1"),
+        (6, "training loss is nan in epoch 2, step 2"),
+        (7, "test loss is nan after epoch 2"),
     ],
-    ids=["train", "last step", "test"],
 )
-def test_a_loss_that_is_not_finite_is_named_and_never_kept(number, facts, alone, tmp_path):
-    checkpoint, run = tmp_path / "run.ckpt", new_run()
-    spoil = at_pass(run.model, number, lambda: run.model.head[-1].bias.data.fill_(torch.nan))
+def test_a_loss_that_is_not_finite_is_named_and_never_kept(number, facts, tmp_path):
+    """An epoch of the tiny run passes two training batches and two test batches."""
+    files, result = left_alone(tiny_run(), tmp_path / "left alone")
+    checkpoint, run = tmp_path / "run.ckpt", tiny_run()
+    spoil = at_pass(run.model, number, lambda: run.model.out.bias.data.fill_(torch.nan))
     with spoil, pytest.raises(FloatingPointError, match=facts):
         train(run, checkpoint)
-    assert digest(load_checkpoint(checkpoint)) == alone.states[1]
-    assert digest(run.model.state_dict()) == alone.states[1]["model"]
-    assert train(run, checkpoint) == alone.result()
+    kept = digest(loaded(files[1]))
+    assert digest(load_checkpoint(checkpoint)) == kept
+    assert digest(run.model.state_dict()) == kept["model"]
+    assert train(run, checkpoint) == result
 
 
 def batch(*shape, dtype=torch.float32, fill=0.0, labels=(0, 1, 2, 3)):

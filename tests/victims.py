@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 import warnings
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
 from functools import partial
 from unittest import mock
 
@@ -33,9 +33,6 @@ from tests.helpers import CPU, build
 from TrainingHelper import TrainingConfig, fit, set_seed
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32)
-IMAGES, TEST_IMAGES, CHUNK = 128, 32, 32
-STEPS = IMAGES // CONFIG.batch_size
-PASSES = STEPS + 1  # forward passes per epoch: the evaluation takes one
 
 # Victims are forked, from a process that has imported all they need, in a hundredth of the time
 # that a new one would take to import torch.
@@ -49,10 +46,10 @@ def new_run(variant="final", data=0, workers=0):
     """A run that nothing has happened to yet, on images that are noise."""
     torch.manual_seed(data)
     parts = []
-    for count in (IMAGES, TEST_IMAGES):
+    for count in (128, 32):
         parts.append(torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8))
         parts.append(torch.randint(0, 10, (count,)))
-    with mock.patch.object(DataPipeline, "TRAIN_CHUNK", CHUNK):  # more of them than workers
+    with mock.patch.object(DataPipeline, "TRAIN_CHUNK", 32):  # more chunks than workers
         loaders = make_loaders(MNIST(*parts), CONFIG, CPU, workers)
     return Run(build(variant), *loaders, CONFIG)
 
@@ -128,23 +125,26 @@ def at_pass(model, number, action):
 class Interrupt:
     """KeyboardInterrupt at the number-th line or call that Python comes to, libraries' included.
 
-    inside: only while this function runs. station: what it had called then.
+    number: None for no interrupt. inside: only while this function runs.
+    lines: how many it came to. stations: where it struck, or could have: what inside had called
+        then, with the numbers of the lines.
     """
 
-    def __init__(self, number, inside=fit):
-        self.left, self.inside, self.station = number, inside.__code__, "nothing yet"
+    def __init__(self, number=None, inside=fit):
+        self.number, self.inside = number, inside.__code__
+        self.lines, self.stations = 0, defaultdict(list)
 
     def __call__(self, frame, *_):
-        self.left -= 1
-        if self.left:
-            return self
-        station = None
-        while frame.f_code is not self.inside:
-            station, frame = frame.f_code.co_name, frame.f_back
-            if frame is None:
-                return None
-        self.station = station
-        raise KeyboardInterrupt  # which ends the tracing
+        self.lines += 1
+        if self.number in (None, self.lines):
+            station = None
+            while frame is not None and frame.f_code is not self.inside:
+                station, frame = frame.f_code.co_name, frame.f_back
+            if frame is not None:
+                self.stations[station].append(self.lines)
+                if self.number:
+                    raise KeyboardInterrupt  # which ends the tracing
+        return self
 
     @contextlib.contextmanager
     def armed(self):
