@@ -401,13 +401,6 @@ def test_bad_arguments_are_one_sentence_and_no_run(tmp_path, arguments, message)
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("seed", ["x", "4.2", "-1", "4294967296", "42,43"])
-def test_a_seed_that_is_none_is_refused_by_argparse(tmp_path, capsys, seed):
-    assert refusal("run", "--folder", str(tmp_path / "runs"), "--seeds", seed) == "2"
-    said = f"{seed!r} is no seed; expected integers from 0 to 2**32 - 1"
-    assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
-
-
 @pytest.fixture
 def cluster():
     """Two worker processes and a scheduler on the loopback interface."""
