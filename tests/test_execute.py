@@ -67,7 +67,7 @@ def test_a_cell_that_raises_leaves_the_notebook_as_it_was(notebook):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("parameters", ["N == 2", "MN = 2", "f(M=2)", "# M = 2"])
+@pytest.mark.parametrize("parameters", ["M == 2", "MN = 2", "f(M=2)", "# M = 2"])
 def test_a_parameter_that_the_notebook_does_not_have_is_refused(notebook, tmp_path, parameters):
     with pytest.raises(ValueError, match="no parameter 'M'"):
         execute(notebook("1", parameters), tmp_path / "unused", {"M": 2})

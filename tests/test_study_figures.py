@@ -164,6 +164,9 @@ def test_variants_differ_without_their_colors():
 def test_curves_show_every_run_to_its_own_end_and_the_means_as_far_as_all_go(drawn):
     without, with_bn, *below = drawn["curves"].axes
     means = {line.get_label(): list(line.get_ydata()) for line in (*without.lines, *with_bn.lines)}
+    for axes, batch_norm in ((without, False), (with_bn, True)):
+        named = {line.get_label() for line in axes.lines} & set(VARIANTS)
+        assert named == {v for v in VARIANTS if VARIANTS[v].batch_norm == batch_norm}
     for axes, (variant, runs) in zip(below, ERRORS.items(), strict=True):
         assert axes.get_title().startswith(f"{variant}: ")
         curves = [list(line.get_ydata()) for line in axes.lines]
