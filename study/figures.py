@@ -275,7 +275,7 @@ def every_run(panels: Sequence[RunsPanel]) -> Figure:
     alone = {"linestyle": "none"}
     keys = [
         *(_key(w, color=c, marker=m, markerfacecolor="none", **alone) for w, c, m in placements),
-        _key("filled: batch normalisation", color=GRAY, marker="o", **alone),
+        _key("filled: batch normalization", color=GRAY, marker="o", **alone),
         _key("mean, 95 % interval", color="black", marker="_", markersize=11),
         _key("published, one run", color="black", marker="x", **alone),
     ]
@@ -307,7 +307,7 @@ def curves(
     without = figure.add_subplot(grid[0, :3])
     tops = (without, figure.add_subplot(grid[0, 3:], sharey=without))
     for axes, word in zip(tops, ("without", "with"), strict=True):
-        axes.set_title(f"Means {word} batch normalisation", fontsize=11)
+        axes.set_title(f"Means {word} batch normalization", fontsize=11)
     below = []
     for k, (variant, runs) in enumerate(errors.items()):
         place = grid[1 + k // 3, 2 * (k % 3) : 2 * (k % 3) + 2]
