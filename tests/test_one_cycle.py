@@ -102,7 +102,9 @@ def test_table_and_figure_give_the_mean_the_interval_and_the_share_of_the_runs()
         ]
         for epochs in LENGTHS
     }
-    groups["final, published protocol"] = [history([98.9, 99.0, 99.5], "final", s) for s in SEEDS]
+    groups["final, published protocol"] = [
+        history([98.9, 99.0, 99.6, 99.5], "final", s) for s in SEEDS
+    ]
     table, figure = one_cycle.recipe_table(groups), one_cycle.recipe_figure(groups)
     low, high = stats.t.interval(0.95, 9, loc=fmean(accuracies), scale=stats.sem(accuracies))
     mean = f"{fmean(accuracies):.3f} [{low:.3f}, {high:.3f}]"

@@ -128,7 +128,7 @@ CHANGES = {  # beside those of drawings.KINDS
     "floats": lambda image: Image.fromarray((1 - ink(image)).astype(np.float32)),
     "turned": turned,
     "beside a thumb": beside_a_thumb,
-    "beside a desk": lambda image: ImageOps.expand(image, (25, 0, 0, 25), fill=50),
+    "beside a desk": lambda image: ImageOps.expand(image, (25, 0, 0, 0), fill=50),
 }
 
 
