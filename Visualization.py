@@ -64,7 +64,7 @@ def sample_digits(images: torch.Tensor, labels: torch.Tensor) -> Figure:
     examples of a digit, its column ends early or says "none".
     """
     _check(images=images, labels=labels)
-    found = [images[labels == digit] for digit in range(CLASSES)]
+    found = [images[(labels == digit).nonzero().flatten()[:2]] for digit in range(CLASSES)]
     cells = []
     for row in range(2):
         for digit, examples in enumerate(found):

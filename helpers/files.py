@@ -75,7 +75,7 @@ def read_file(path: str | Path) -> bytes:
     The OSError of a folder, a pipe or a device says so.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if not stat.S_ISREG(path.stat().st_mode):  # one look, as others may rename it meanwhile
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return path.read_bytes()
 

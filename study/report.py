@@ -24,6 +24,7 @@ from helpers.history import TRAIN_IMAGES, History
 from models import AS_RUN, FINAL_AS_RUN, GOAL, SETTINGS, VARIANTS
 from study import figures, tables
 from study.analysis import (
+    Verdict,
     across,
     among_themselves,
     beyond_these_images,
@@ -58,12 +59,13 @@ from study.claims import (
     SIMPLE,
     SPEED,
     TO_THRESHOLDS,
+    Contrast,
     Measure,
     Part,
     measured,
     published,
 )
-from study.runs import FOLDERS, SEEDS, Runs, histories, load_runs
+from study.runs import FOLDERS, SEEDS, Runs, histories, load_runs, names
 from study.statistics import estimate
 from Visualization import NotebookFigure
 
@@ -173,11 +175,14 @@ def render(runs: Runs, pilot: Runs, as_run: Runs) -> str:
     """
     table, before = measured(runs), measured(pilot, (ACCURACY,))
     found = verdicts(table)
-    beyond = beyond_these_images(runs, tables.CONTRASTS)
+    contrasts = len(tables.CONTRASTS)
+    beyond = beyond_these_images(runs, [*tables.CONTRASTS, *map(Contrast, names(runs))])
     runs_in = f"{len(as_run)} of {len(SEEDS) * len(AS_RUN)} runs are in"
     second, said = None, f"{runs_in}; no verdict is computed before the last."
     if not _missing(as_run, AS_RUN_SETTING):
-        second, said = verdicts(measured(as_run), LOGGED), _as_run(as_run, table)
+        other = measured(as_run)
+        second = verdicts(other, LOGGED)
+        said = _as_run(as_run, other, second, table)
     return _fill(
         "report.md",
         publication=tables.publication(found, second),
@@ -199,12 +204,12 @@ def render(runs: Runs, pilot: Runs, as_run: Runs) -> str:
         disagreement=tables.on_different_sides(found),
         others_said=tables.others_said(table),
         others=tables.family(table, OTHERS, ACCURACY),
-        passing=tables.passing(runs),
+        passing=tables.passing(runs, beyond[contrasts:]),
         final=tables.variants(table, (ACCURACY, BEST, GAP_ALIKE)),
         speed=tables.variants(table, (SPEED, FIRST_ACCURACY)),
         thresholds=tables.variants(table, TO_THRESHOLDS),
         reached=tables.reached(table),
-        contrasts_final=tables.contrasts(table, ACCURACY, beyond),
+        contrasts_final=tables.contrasts(table, ACCURACY, beyond[:contrasts]),
         contrasts_speed=tables.contrasts(table, SPEED),
         contrasts_ratio=tables.contrasts(table, EPOCHS_RATIO),
         contrasts_epochs=tables.contrasts(table, EPOCHS),
@@ -228,15 +233,17 @@ def _fill(page: str, **holes: object) -> str:
     return Template((PAGES / page).read_text(encoding="utf-8")).substitute(holes)
 
 
-def _as_run(runs: Runs, page: pd.DataFrame) -> str:
-    """What the runs as run say, as Markdown, beside the table of those from the page."""
-    table = measured(runs)
-    found = verdicts(table, LOGGED)
-    of_claims = [across(page, table, part) for part in PARTS]
+def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.DataFrame) -> str:
+    """What the runs as run say, as Markdown.
+
+    table, found: theirs. page: the table of the runs from the page.
+    """
+    of_claims = [across(page, table, part) for part in PARTS]  # PAIR is the last
     three = {name: histories(runs, v) for name, v in AS_RUN_NAMES.items()}
     held = {name: reproduction(LOGS[name], of) for name, of in three.items()}
     among = [found for of in three.values() for found in among_themselves(of)]
     others = [contrast for contrast in OTHERS if contrast.formula != f"final - {FINAL_AS_RUN}"]
+    beyond = beyond_these_images(runs, list(map(Contrast, names(runs))))
     curves = held["v1"].curves
     return _fill(
         "as_run.md",
@@ -250,10 +257,10 @@ def _as_run(runs: Runs, page: pd.DataFrame) -> str:
         claims=tables.claims(found, LOGGED),
         parts=tables.parts(found),
         disagreement=tables.on_different_sides(found),
-        pair=tables.pair(across(page, table, PAIR)),
+        pair=tables.pair(of_claims[-1]),
         others_said=tables.others_said(table, others),
         others=tables.family(table, others, ACCURACY),
-        passing=tables.passing(runs),
+        passing=tables.passing(runs, beyond),
         across=tables.across(of_claims),
         sentences=tables.across_said(of_claims),
         across_final=tables.across(

@@ -449,9 +449,11 @@ def variants(table: pd.DataFrame, measures: Sequence[Measure], source: pd.DataFr
     return markdown(head, rows.values())
 
 
-def passing(runs: Runs) -> str:
-    """How many runs of each variant pass the goal, at the end and consistently."""
-    beyond = analysis.beyond_these_images(runs, list(map(Contrast, names(runs))))
+def passing(runs: Runs, beyond: Sequence[Interval]) -> str:
+    """How many runs of each variant pass the goal, at the end and consistently.
+
+    beyond: of each variant's mean the interval over seeds and images.
+    """
     rows = [
         [
             bold(v),

@@ -1,4 +1,4 @@
-"""Fixtures: real MNIST, loaded once, a thousandth of it for training, a public folder."""
+"""Fixtures: MNIST, loaded once, a thousandth of it, a study that never was, a public folder."""
 
 import tempfile
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from DataPipeline import MNIST, load_mnist
-from tests.helpers import PROJECT
+from tests.helpers import PROJECT, made_up_study
 
 pytest.register_assert_rewrite("tests.victims")
 torch.set_num_threads(1)  # as every run has it: more of them wait for each other
@@ -25,6 +25,20 @@ def small(mnist: MNIST) -> MNIST:
     return mnist.first(320)._replace(
         test_images=mnist.test_images[:100], test_labels=mnist.test_labels[:100]
     )
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """A made-up study's; modules with runs of their own have a fixture of this name."""
+    return made_up_study(shifts={"v1": 0.3, "final": -0.5}, draw=1)
+
+
+@pytest.fixture(scope="session")
+def table(runs):
+    """Their table."""
+    from study.claims import measured  # not at the top: few tests need all that it imports
+
+    return measured(runs)
 
 
 @pytest.fixture

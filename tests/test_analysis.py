@@ -54,16 +54,6 @@ from tests.helpers import history, made_up_study
 SIMULATIONS = 200
 
 
-@pytest.fixture(scope="module")
-def runs():
-    return made_up_study(shifts={"v1": 0.3, "final": -0.5}, draw=1)
-
-
-@pytest.fixture(scope="module")
-def table(runs):
-    return measured(runs)
-
-
 # --- effects and images ---------------------------------------------------------------------------
 
 

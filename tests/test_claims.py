@@ -26,17 +26,6 @@ from study.claims import (
 from study.runs import SEEDS
 from tests.helpers import history, made_up_study
 
-
-@pytest.fixture(scope="module")
-def runs():
-    return made_up_study(shifts={"v1": 0.3, "final": -0.5}, draw=1)
-
-
-@pytest.fixture(scope="module")
-def table(runs):
-    return measured(runs)
-
-
 # --- measures -------------------------------------------------------------------------------------
 
 
