@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from helpers.checkpoint import weights_digest
 from helpers.config import TrainingConfig, derive_seed
 from helpers.mnist_files import MNIST, load_mnist
 from models import CLASSES, IMAGE
@@ -41,10 +43,13 @@ class Augmentation:
     eight_bit: bool = False  # pictures between the steps, as Pillow has them
 
 
-# The publication's page names the transforms; ranges and resampling of the first are our guess.
+# The publication's page names the transforms; ranges and resampling of the first are our guess. The
+# last two are for the one-cycle recipe to choose from.
 AUGMENTATIONS = {
     "from the page": Augmentation(),
     "as run": Augmentation(shear=10.0, resampling="nearest", whole_pixels=True, eight_bit=True),
+    "wide": Augmentation(rotation=10.0, shift=0.1, shear=10.0),
+    "narrow": Augmentation(rotation=2.5, shift=0.05, scale=(0.95, 1.05), shear=2.5, jitter=0.0),
 }
 
 
@@ -160,7 +165,8 @@ class ChunkLoader:
     images, labels: uint8 [N, 1, 28, 28] and int64 [N].
     checksum: the SHA-256 of the data that the images are part of.
     train: whether they are augmented and shuffled, in batches of the config's size.
-    config, device, num_workers: as for make_loaders.
+    config, device, num_workers, teachers: as for make_loaders. With teachers the labels of the
+        training images are probabilities, float32 [B, 10].
     """
 
     def __init__(
@@ -172,6 +178,7 @@ class ChunkLoader:
         checksum: str,
         train: bool,
         num_workers: int = 0,
+        teachers: Sequence[nn.Module] = (),
     ) -> None:
         self.images, self.labels = images, labels
         self.config = config
@@ -179,6 +186,7 @@ class ChunkLoader:
         self.checksum = checksum
         self.train = train
         self.num_workers = num_workers if device.type == "cpu" else 0  # an accelerator augments
+        self.teachers = teachers
         self.images_per_batch = size = config.batch_size if train else TEST_CHUNK
         self.chunk = size * math.ceil(TRAIN_CHUNK / size) if train else size
         self.epoch = 0
@@ -202,19 +210,42 @@ class ChunkLoader:
             generator = torch.Generator().manual_seed(derive_seed(self.config.seed, epoch))
             order = torch.randperm(len(self.images), generator=generator)
 
+        plain = not self.train or 0 < self.config.plain_from <= epoch
+        name = self.config.augmentation or self.config.setting
+
         def prepare(chunk: tuple[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             number, indices = chunk
             images = self.images[indices].to(self.device)
-            if self.train:
-                seed = derive_seed(self.config.seed, epoch, number)
-                images = augment(images, seed, AUGMENTATIONS[self.config.setting])
-            else:
+            if plain:
                 images = images.float() / 255
-            return normalize(images), self.labels[indices].to(self.device)
+            else:
+                seed = derive_seed(self.config.seed, epoch, number)
+                images = augment(images, seed, AUGMENTATIONS[name])
+            images, labels = normalize(images), self.labels[indices].to(self.device)
+            if self.teachers:
+                labels = distill(self.teachers, images, labels, self.config.distillation)
+            return images, labels
 
         for images, labels in _ahead(prepare, enumerate(order.split(self.chunk)), self.num_workers):
             size = self.images_per_batch
             yield from zip(images.split(size), labels.split(size), strict=True)
+
+
+@torch.no_grad()
+def distill(
+    teachers: Sequence[nn.Module], images: torch.Tensor, labels: torch.Tensor, share: float
+) -> torch.Tensor:
+    """Labels as probabilities, float32 [N, 10]: a share of what teachers say, the rest as it was.
+
+    The teachers' opinion is their mean probability on the same augmented images (Hinton, Vinyals
+    and Dean 2015, arXiv:1503.02531, at temperature 1; Beyer et al. 2021, arXiv:2106.05237).
+
+    teachers: networks in evaluation mode on the images' device.
+    images, labels: normalized, float32 [N, 1, 28, 28], and int64 [N].
+    """
+    parts = images.split(TEST_CHUNK)
+    said = [sum(teacher(part).softmax(dim=1) for teacher in teachers) for part in parts]
+    return share * torch.cat(said) / len(teachers) + (1 - share) * F.one_hot(labels, CLASSES)
 
 
 def _ahead(function: Callable, arguments: Iterable, threads: int) -> Iterator:
@@ -240,6 +271,7 @@ def make_loaders(
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     num_workers: int = 2,
+    teachers: Sequence[nn.Module] = (),
 ) -> tuple[ChunkLoader, ChunkLoader]:
     """The train loader (augmented, shuffled) and the test loader (in order) of data.
 
@@ -248,21 +280,33 @@ def make_loaders(
     device: where the batches are wanted.
     num_workers: threads that augment training images ahead; 0 for none. An accelerator augments
         them itself.
+    teachers: networks in evaluation mode on that device, for a config with distillation.
 
-    Raises ValueError if data is of another kind or num_workers is negative.
+    Raises ValueError if data is of another kind, num_workers is negative, there is no such
+    augmentation, or teachers and distillation do not go together.
     """
     config = config or TrainingConfig()
     device = torch.device(device)
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; expected 0 or more threads.")
-    sums = hashlib.sha256()
+    if (config.augmentation or config.setting) not in AUGMENTATIONS:
+        raise ValueError(
+            f"the config's augmentation is {config.augmentation!r}, its setting {config.setting}; "
+            f"expected one of {', '.join(AUGMENTATIONS)} as augmentation."
+        )
+    if bool(teachers) != (config.distillation > 0):
+        raise ValueError(
+            f"there are {len(teachers)} teachers, and the config's distillation is "
+            f"{config.distillation}; give both or neither."
+        )
+    sums = hashlib.sha256("".join(map(weights_digest, teachers)).encode())
     for part, images, labels in (("train", *data[:2]), ("test", *data[2:])):
         _check_images(part, images, labels)
         for tensor in (images, labels):
             sums.update(str(tuple(tensor.shape)).encode())
             sums.update(tensor.contiguous().numpy())
     common = (config, device, sums.hexdigest())
-    train = ChunkLoader(*data[:2], *common, train=True, num_workers=num_workers)
+    train = ChunkLoader(*data[:2], *common, train=True, num_workers=num_workers, teachers=teachers)
     return train, ChunkLoader(*data[2:], *common, train=False)
 
 

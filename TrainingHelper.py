@@ -42,8 +42,9 @@ def fit(
 
     model: trained in place, and left on the device with the weights of the last complete epoch,
         however fit ends.
-    train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]). One
-        with a method set_epoch is told each epoch's number, from 1.
+    train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]); the
+        train loader's labels may be probabilities, float32 [B, 10], of which the likeliest digit
+        counts for the accuracy. One with a method set_epoch is told each epoch's number, from 1.
     config: the page's protocol unless given.
     device: as for get_device.
     checkpoint: a file that holds the run after each complete epoch. Called again with the same
@@ -119,7 +120,8 @@ def _train_epoch(
         optimizer.step()
         run.end_step()
         losses.append(loss.detach())
-        hits.append((logits.detach().argmax(1) == labels).sum())
+        digits = labels if labels.ndim == 1 else labels.argmax(1)
+        hits.append((logits.detach().argmax(1) == digits).sum())
         sizes.append(len(labels))
         show.step(losses, hits, sizes)
     # Read once per epoch: every look makes the host wait for an accelerator.
@@ -183,7 +185,8 @@ def _check_arguments(
 ) -> None:
     """Raise ValueError for what was made for another config, or is not enough for this one."""
     made_for = getattr(train_loader, "config", config)
-    for name in ("seed", "batch_size", "setting"):
+    names = ("seed", "batch_size", "setting", "augmentation", "plain_from", "distillation")
+    for name in names:
         there, here = getattr(made_for, name), getattr(config, name)
         if there != here:
             raise ValueError(

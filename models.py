@@ -2,7 +2,8 @@
 
 There are two settings. *From the page*: the widths that were guessed from what the publication's
 page says (17,938 parameters, 18,434 with batch normalization). *As run*: the network that its
-notebooks define (17,938 and 18,278). docs/choices.md sets them side by side.
+notebooks define (17,938 and 18,278). docs/choices.md sets them side by side. A third, *recipe*, has
+what the one-cycle recipe may take instead.
 """
 
 from __future__ import annotations
@@ -175,7 +176,12 @@ AS_RUN = {
     for name, variant in VARIANTS.items()
     if name != "final"
 }
-SETTINGS = {"from the page": VARIANTS, "as run": AS_RUN}
+# The page's convolutions on larger maps: the one-cycle recipe's own networks.
+RECIPE = {
+    "three_pools": Variant(replace(_PAGE, pooled=3), _NONE, True),
+    "two_pools": Variant(replace(_PAGE, pooled=2), _NONE, True),
+}
+SETTINGS = {"from the page": VARIANTS, "as run": AS_RUN, "recipe": RECIPE}
 
 
 @cache

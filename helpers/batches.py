@@ -23,10 +23,11 @@ def checked(
     """
     step = 0
     for step, batch in enumerate(loader, 1):
-        if wrong := _wrong_with(batch):
+        if wrong := _wrong_with(batch, name):
             raise ValueError(
                 f"batch {step} of the {name} loader holds {wrong}; expected a pair of images, "
-                "finite float32 [B, 1, 28, 28], and labels, int64 [B] from 0 to 9."
+                "finite float32 [B, 1, 28, 28], and labels, int64 [B] from 0 to 9 (or, to train "
+                "by, probabilities: float32 [B, 10])."
             )
         images, labels = batch
         # From memory that is not pinned a copy that is not waited for may come too late (on MPS it
@@ -40,8 +41,8 @@ def checked(
         raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
 
 
-def _wrong_with(batch: object) -> str | None:
-    """What about a batch is not as the network takes it, or None."""
+def _wrong_with(batch: object, name: str) -> str | None:
+    """What about a batch is not as the network takes it, or None; name: as for checked."""
     match batch:
         case [torch.Tensor() as images, torch.Tensor() as labels]:
             pass
@@ -49,11 +50,16 @@ def _wrong_with(batch: object) -> str | None:
             return f"a {type(batch).__name__}"
     if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1:] != IMAGE:
         return f"images that are {images.dtype} {list(images.shape)}"
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
+    shares = name == "train" and labels.is_floating_point()  # of each label, by digit
+    expected = (torch.float32, (len(images), CLASSES)) if shares else (torch.int64, (len(images),))
+    if (labels.dtype, labels.shape) != expected or len(labels) == 0:
         return f"labels that are {labels.dtype} {list(labels.shape)} for {len(images)} images"
     # To look at values on an accelerator would make the host wait for it in every step.
-    if labels.device.type == "cpu" and not (labels.min() >= 0 and labels.max() < CLASSES):
-        return f"labels from {labels.min()} to {labels.max()}"
+    if labels.device.type == "cpu":
+        if not (labels.min() >= 0 and labels.max() < CLASSES):
+            return f"labels from {labels.min()} to {labels.max()}"
+        if shares and not (labels.sum(1) - 1).abs().max() < 1e-3:
+            return "probabilities that do not add up to 1"
     if images.device.type == "cpu" and not images.abs().amax().isfinite():
         return "images with NaN or infinity"
     return None

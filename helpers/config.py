@@ -18,6 +18,8 @@ SEEDS = range(2**32)  # NumPy's
 WATCHED = ("test_loss", "test_accuracy")
 # Per schedule, what means nothing to it. Files of "step" are older than the field, and lack it.
 UNUSED = {"step": ("schedule", "warm_up"), "one-cycle": ("step_size", "gamma")}
+# Most files are older than these, too: they lack them where they have these values.
+LATER = {"beta2": 0.999, "augmentation": "", "plain_from": 0, "distillation": 0.0}
 
 
 def is_int(value: object) -> bool:
@@ -50,14 +52,21 @@ class TrainingConfig:
     schedule: str = "step"  # or "one-cycle", whose highest rate is learning_rate
     warm_up: float = 0.3  # one-cycle: the share of the run's steps until the rate is highest
     watch: str = "test_loss"  # what early stopping watches; or "test_accuracy", in per cent
-    setting: str = "from the page"  # or "as run": the network and the augmentation
+    setting: str = "from the page"  # of models.SETTINGS: the network and the augmentation
+    beta2: float = LATER["beta2"]  # Adam's
+    augmentation: str = LATER["augmentation"]  # of DataPipeline.AUGMENTATIONS, if another one
+    plain_from: int = LATER["plain_from"]  # the first epoch without augmentation; 0 for none
+    distillation: float = LATER["distillation"]  # the share of the labels that teachers give
 
     def __post_init__(self) -> None:
         _require_seed(self.seed)
         for name in ("epochs", "batch_size", "step_size", "patience"):
             value = getattr(self, name)
             _require(is_int(value) and value >= 1, name, value, "an integer of at least 1")
-        for name in ("learning_rate", "weight_decay", "gamma", "min_delta", "warm_up"):
+        plain = is_int(self.plain_from) and self.plain_from >= 0
+        _require(plain, "plain_from", self.plain_from, "an epoch's number, or 0")
+        numbers = ("learning_rate", "weight_decay", "gamma", "min_delta", "warm_up")
+        for name in (*numbers, "beta2", "distillation"):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             valid = is_number and 0 <= value <= sys.float_info.max
@@ -68,14 +77,18 @@ class TrainingConfig:
         for name, values in known.items():
             value = getattr(self, name)
             _require(value in values, name, value, " or ".join(map(repr, values)))
-        _require(0 < self.warm_up < 1, "warm_up", self.warm_up, "a number between 0 and 1")
+        for name in ("warm_up", "beta2"):
+            value = getattr(self, name)
+            _require(0 < value < 1, name, value, "a number between 0 and 1")
+        _require(self.distillation <= 1, "distillation", self.distillation, "a number up to 1")
 
     def __repr__(self) -> str:
         return f"TrainingConfig({', '.join(f'{k}={v!r}' for k, v in self.as_dict().items())})"
 
     def as_dict(self) -> dict[str, int | float | str]:
-        """The values as a run's files hold them: without those that its schedule does not use."""
-        return {k: v for k, v in asdict(self).items() if k not in UNUSED[self.schedule]}
+        """The values as a run's files hold them: without those of UNUSED and of LATER."""
+        unused = UNUSED[self.schedule]
+        return {k: v for k, v in asdict(self).items() if k not in unused and LATER.get(k) != v}
 
 
 # What each setting's publication trained by.

@@ -144,7 +144,9 @@ class Run:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=config.learning_rate,
+            betas=(0.9, config.beta2),
             weight_decay=config.weight_decay,
+            decoupled_weight_decay=config.schedule == "one-cycle",  # AdamW's
             fused=None if on_mps else True,
         )
         self.scheduler = schedule(self.optimizer, config, self.steps)

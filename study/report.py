@@ -69,7 +69,7 @@ from study.runs import FOLDERS, SEEDS, Runs, histories, load_runs, names
 from study.statistics import estimate
 from Visualization import NotebookFigure
 
-PAGE_SETTING, AS_RUN_SETTING = SETTINGS
+PAGE_SETTING, AS_RUN_SETTING = PROTOCOLS
 RUNS, AS_RUN_RUNS = FOLDERS.values()
 PILOT = RUNS.with_name("pilot")
 PAGES = Path(__file__).parent

@@ -26,6 +26,7 @@ from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
 from helpers.run import schedule, status
+from helpers.weights import load_weights
 from models import SETTINGS, VARIANTS
 from study.workers import workers
 
@@ -151,6 +152,7 @@ def run(
     config: TrainingConfig | None = None,
     train_images: int = TRAIN_IMAGES,
     held_out: bool = False,
+    teachers: Sequence[Path] = (),
 ) -> None:
     """Train every variant with every seed that a folder does not hold yet, seed by seed.
 
@@ -167,11 +169,12 @@ def run(
     config: its seed does not matter; the page's protocol unless given.
     train_images: the first so many; 50,000 are all with held_out.
     held_out: whether to test on 10,000 training images, as MNIST.held_out has it.
+    teachers: for a config with distillation, files of save_weights, where the runs can read them.
 
     Raises ValueError, before any training, for an unknown variant, a variant or seed named twice,
     jobs under 1, and a folder with another kind of JSON file or runs of another config or on other
     images; RuntimeError if a run fails, or the scheduler does not answer or has no worker; what
-    load_mnist and History.save raise.
+    load_mnist, load_weights and History.save raise.
     """
     config = config or TrainingConfig()
     variants = variants or tuple(SETTINGS[config.setting])
@@ -187,7 +190,8 @@ def run(
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}; expected at least 1, the runs side by side.")
     data = load_mnist().held_out() if held_out else load_mnist()
-    checksum = make_loaders(data.first(train_images), config)[0].checksum
+    networks = list(map(load_weights, teachers))
+    checksum = make_loaders(data.first(train_images), config, teachers=networks)[0].checksum
     _refuse_a_mixture(load_runs(folder), folder, config, train_images, checksum)
     wanted = [(v, replace(config, seed=seed)) for seed in seeds for v in variants]
     missing = [(v, c) for v, c in wanted if not (folder / f"{v}-{c.seed}.json").exists()]
@@ -211,6 +215,7 @@ def run(
                     "config": config.as_dict(),
                     "train_images": train_images,
                     "held_out": held_out,
+                    "teachers": [str(path.absolute()) for path in teachers],
                     "host": socket.gethostname(),
                     "checkpoint": str((folder / f"{variant}-{config.seed}.pt").absolute()),
                 }

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +25,7 @@ from DataPipeline import load_mnist, make_loaders
 from helpers.config import TrainingConfig, get_device, set_seed
 from helpers.history import History
 from helpers.run import OtherRun
-from helpers.weights import save_weights
+from helpers.weights import load_weights, save_weights
 from models import SETTINGS
 from TrainingHelper import evaluate, fit
 
@@ -178,6 +178,7 @@ def train(
     checkpoint: str | Path,
     train_images: int,
     held_out: bool,
+    teachers: Sequence[str],
     host: str,
 ) -> None:
     """Train one variant as in the notebooks, without loader threads; print each epoch's number.
@@ -188,7 +189,8 @@ def train(
     """
     config, device = TrainingConfig(**config), get_device()
     data = load_mnist().held_out() if held_out else load_mnist()
-    loaders = make_loaders(data.first(train_images), config, device, num_workers=0)
+    networks = [load_weights(path).to(device) for path in teachers]
+    loaders = make_loaders(data.first(train_images), config, device, 0, networks)
     set_seed(config.seed)
     model = SETTINGS[config.setting][variant].network()
     if host != socket.gethostname():

@@ -25,11 +25,11 @@ from DataPipeline import (
     rotate,
 )
 from helpers.weights import load_weights
-from tests.helpers import CPU, PROJECT, TorchTo, wait_for
+from tests.helpers import CPU, PROJECT, TorchTo, bits, build, same_bits, wait_for
 from TrainingHelper import PROTOCOLS, TrainingConfig
 
 CONFIG = TrainingConfig()
-PAGE, RUN = AUGMENTATIONS
+PAGE, RUN, *OTHERS = AUGMENTATIONS
 COUNT = 200  # images, 156,800 pixels
 GENERATOR = torch.Generator().manual_seed(1)
 
@@ -101,7 +101,7 @@ def test_brightness_and_contrast_are_torchvisions_on_floats_and_pillows_on_8_bit
     assert torch.equal(ours, torch.from_numpy(np.stack(theirs)).float())
 
 
-@pytest.mark.parametrize("setting", AUGMENTATIONS)
+@pytest.mark.parametrize("setting", [PAGE, RUN])
 def test_parameters_fill_their_ranges_and_jitter_comes_in_either_order(monkeypatch, setting):
     """Each image has its own, of every one."""
     draws, calls = 4000, []
@@ -196,7 +196,12 @@ def by_hand(data, epoch, config=CONFIG, chunk=128):
     images = []
     for number, indices in enumerate(order.split(chunk)):
         seed = derived(config.seed, epoch, number)
-        digits = augment(data.train_images[indices], seed, AUGMENTATIONS[config.setting])
+        digits = data.train_images[indices]
+        if 0 < config.plain_from <= epoch:
+            digits = digits / 255
+        else:
+            name = config.augmentation or config.setting
+            digits = augment(digits, seed, AUGMENTATIONS[name])
         images.append((digits - 0.1307) / 0.3081)
     labels = data.train_labels[order].split(config.batch_size)
     return list(zip(torch.cat(images).split(config.batch_size), labels, strict=True))
@@ -261,12 +266,44 @@ def test_an_epoch_is_the_one_made_by_hand_whatever_ran_before_and_leaves_no_thre
         (TrainingConfig(batch_size=50), 150),
         (TrainingConfig(batch_size=500), 500),
         (PROTOCOLS["as run"], 128),
+        (TrainingConfig(augmentation="wide", plain_from=4), 128),
+        (TrainingConfig(setting="recipe", plain_from=3, augmentation="narrow"), 128),
     ],
 )
 def test_any_seed_batch_size_and_setting_work(several_chunks, config, chunk):
     train, _ = make_loaders(several_chunks, config, CPU, num_workers=0)
     found = batches(train, 3)
     assert same(found, by_hand(several_chunks, 3, config, chunk)) and len(found) == len(train)
+
+
+def test_teachers_give_their_share_of_the_labels_of_the_images_as_augmented(small):
+    teachers = [build("none_bn", seed).eval() for seed in (1, 2)]
+    config = TrainingConfig(distillation=0.7)
+    before = [bits(teacher) for teacher in teachers]
+    taught, test = make_loaders(small, config, CPU, 2, teachers)
+    alone, _ = make_loaders(small, CONFIG, CPU, 2)
+    for (images, shares), (same_images, labels) in zip(
+        batches(taught, 1), batches(alone, 1), strict=True
+    ):
+        assert torch.equal(images, same_images) and shares.dtype == torch.float32
+        with torch.no_grad():
+            said = torch.stack([F.softmax(teacher(images), 1) for teacher in teachers]).mean(0)
+        expected = 0.7 * said + 0.3 * F.one_hot(labels, 10)
+        torch.testing.assert_close(shares, expected, atol=1e-5, rtol=0)
+    assert not shares.requires_grad
+    assert all(same_bits(bits(t), b) for t, b in zip(teachers, before, strict=True))
+    assert next(iter(test))[1].dtype == next(iter(taught.as_they_are()))[1].dtype == torch.int64
+    others = [make_loaders(small, config, CPU, 0, of)[0] for of in (teachers[:1], teachers[1:])]
+    assert len({loader.checksum for loader in (taught, alone, *others)}) == 4
+    for asked, given in ((CONFIG, teachers), (config, [])):
+        with pytest.raises(ValueError, match=f"{len(given)} teachers, .*distillation is"):
+            make_loaders(small, asked, CPU, 0, given)
+
+
+@pytest.mark.parametrize("options", [{"augmentation": "none"}, {"setting": "recipe"}])
+def test_an_unknown_augmentation_is_refused_with_those_there_are(small, options):
+    with pytest.raises(ValueError, match="expected one of from the page, as run, wide, narrow"):
+        make_loaders(small, TrainingConfig(**options), CPU)
 
 
 def test_chunks_have_about_2048_images_of_which_no_two_are_augmented_alike(mnist):

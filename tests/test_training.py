@@ -37,12 +37,13 @@ def train(data, config, name="final", **options):
     [
         ("v1", {}),
         ("final", {}),
-        ("none_bn", {"schedule": "one-cycle", "warm_up": 0.4}),
+        ("two_pools", {"schedule": "one-cycle", "warm_up": 0.4, "beta2": 0.9, "setting": "recipe"}),
         ("v1", {"setting": "as run", "watch": "test_accuracy"}),
     ],
 )
 def test_fit_does_what_the_plain_loop_does(small, name, options):
     """The loop every reader would write, with the same batches and the same dropout masks."""
+    options = {"augmentation": "wide"} | options if options.get("setting") == "recipe" else options
     config = TrainingConfig(epochs=3, step_size=2, weight_decay=0.1, learning_rate=0.002, **options)
     schedule = config.schedule
     small = small.first(140)  # so that the last batch is a smaller one
@@ -51,7 +52,9 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
     # Another memory format or Adam kernel rounds otherwise, which a few steps blow up.
     model = build(name, setting=config.setting).to(memory_format=torch.channels_last)
     train_loader, test_loader = make_loaders(small, config, CPU, num_workers=0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.002, weight_decay=0.1, fused=True)
+    kind = torch.optim.Adam if schedule == "step" else torch.optim.AdamW
+    betas = (0.9, config.beta2)
+    optimizer = kind(model.parameters(), lr=0.002, betas=betas, weight_decay=0.1, fused=True)
     if schedule == "step":
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
     else:
@@ -92,6 +95,24 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
     assert history.mistakes == [(index, logits[index].argmax().item()) for index in wrong]
     assert (history.train_images, history.weights) == (140, weights_digest(model))
     assert (history.variant, history.setting, history.status) == (name, config.setting, "finished")
+
+
+def test_labels_may_be_probabilities_of_which_the_likeliest_digit_counts(small):
+    """One-hot ones train alike, to rounding, and so does the last batch of a smaller size."""
+    config = TrainingConfig(epochs=1)
+    _, expected = train(small, config)
+    loader, test_loader = make_loaders(small, config, CPU, num_workers=0)
+    loader.set_epoch(1)
+    one_hot = [(images, F.one_hot(labels, 10).float()) for images, labels in loader]
+    history = fit(build(), one_hot, test_loader, config, CPU, progress=False)
+    for key in ("train_loss", "train_accuracy", "test_loss"):
+        assert history.epochs[0][key] == pytest.approx(expected.epochs[0][key], rel=1e-4)
+    images, labels = one_hot[0]
+    for wrong in (labels / 2, labels - 0.1, labels[:, 1:], labels.double(), labels * math.nan):
+        with pytest.raises(ValueError, match="batch 1 of the train loader"):
+            fit(build(), [(images, wrong)], test_loader, config, CPU, progress=False)
+    with pytest.raises(ValueError, match="batch 1 of the test loader"):
+        fit(build(), one_hot, one_hot, config, CPU, progress=False)
 
 
 def test_nothing_but_the_seed_changes_a_bit(small):
@@ -288,6 +309,11 @@ def test_a_config_is_what_its_dict_says_whatever_the_schedule():
     for config in (TrainingConfig(7, 3), TrainingConfig(7, 3, schedule="one-cycle", warm_up=0.2)):
         assert TrainingConfig(**config.as_dict()) == config
     assert "step_size" not in config.as_dict() and config.as_dict()["schedule"] == "one-cycle"
+    later = {"beta2": 0.9, "augmentation": "wide", "plain_from": 3, "distillation": 0.5}
+    assert not later.keys() & config.as_dict().keys()
+    config = TrainingConfig(**later)
+    assert later.items() <= config.as_dict().items()
+    assert TrainingConfig(**config.as_dict()) == config
 
 
 NONSENSE = {
@@ -304,6 +330,9 @@ NONSENSE = {
     "warm_up": (0, 1.0),
     "watch": ("train_loss",),
     "setting": ("as-run",),
+    "beta2": (0, 1.0),
+    "plain_from": (-1, 1.5),
+    "distillation": (-0.1, 1.5),
 }
 
 
