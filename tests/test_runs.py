@@ -147,6 +147,19 @@ def test_held_out_runs_are_of_training_images_and_mix_with_no_others(tmp_path, m
     with pytest.raises(ValueError, match=r"none_bn-5\.json holds a run on other images"):
         run(["none_bn"], [6], **arguments)
 
+    teachers = [tmp_path / "none_bn-5.safetensors"]
+    arguments |= {"config": replace(config, distillation=0.5), "folder": tmp_path / "taught"}
+    run(["none_bn"], [5], held_out=True, teachers=teachers, **arguments)
+    config = replace(config, distillation=0.5)
+    networks = list(map(load_weights, teachers))
+    data = mnist.held_out().first(IMAGES)
+    loaders = make_loaders(data, config, num_workers=0, teachers=networks)
+    history = fit(build("none_bn", 5), *loaders, config, "cpu", progress=False)
+    [taught] = load_runs(tmp_path / "taught").values()
+    assert without_seconds(taught) == without_seconds(history) != without_seconds(found)
+    with pytest.raises(ValueError, match=r"1 teachers, .*distillation is 0"):
+        run(["none_bn"], [7], tmp_path / "new", teachers=teachers)
+
 
 @pytest.mark.slow
 def test_the_bar_counts_epochs_of_all_runs_and_gives_the_time_left(tmp_path, start):
@@ -351,6 +364,7 @@ def test_a_run_takes_no_module_from_the_current_folder_and_no_checkpoint_of_anot
     monkeypatch.chdir(tmp_path)
     task = {"variant": "v1", "config": replace(SMALL["config"], seed=42).as_dict()}
     task |= {"train_images": IMAGES, "held_out": False, "host": socket.gethostname()}
+    task["teachers"] = []
     checkpoint = tmp_path / "run.pt"
     model = build("v1", 42)
     loaders = make_loaders(load_mnist().first(64), TrainingConfig(epochs=1), num_workers=0)
