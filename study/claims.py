@@ -254,20 +254,23 @@ class Contrast:
         weights = pd.Series(units.eval(self.formula).to_numpy(), index=list(VARIANTS))
         return weights[weights != 0]
 
+    @cached_property
+    def _sides(self) -> list[dict[str, float]]:
+        """The variants added, and those subtracted, each with its share of that side's mean."""
+        sides = (self.weights[sign * self.weights > 0] for sign in (1, -1))
+        return [(side / side.sum()).to_dict() for side in sides]
+
     def of(self, cells: pd.DataFrame, measure: Measure) -> np.ndarray:
         """The number of every row of cells, which has a column per variant."""
-        above, below = self._mean(cells, 1), self._mean(cells, -1)
+        above, below = (
+            # By fsum, so that sums which are equal on paper are equal in bits.
+            np.array([fsum(row) for row in cells[list(side)].to_numpy() * [*side.values()]])
+            for side in self._sides
+        )
         if self.level:
             return above
         scale = self.weights.clip(lower=0).sum()
         return np.log(above / below) if measure.ratio else scale * (above - below)
-
-    def _mean(self, cells: pd.DataFrame, sign: int) -> np.ndarray:
-        """Of every row, the mean of the variants added (sign 1) or subtracted (-1)."""
-        weights = self.weights[sign * self.weights > 0]
-        columns = [cells[v].to_numpy() * w for v, w in (weights / weights.sum()).items()]
-        # By fsum, so that sums which are equal on paper are equal in bits.
-        return np.array(list(map(fsum, zip(*columns, strict=True))))
 
 
 def difference(one: str, other: str) -> Contrast:

@@ -9,6 +9,7 @@ from math import isnan, sqrt
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from study.statistics import (
@@ -198,6 +199,13 @@ def test_cells_without_spread_have_an_interval_without_width():
 def test_holm_multiplies_the_smallest_by_five_and_the_next_by_four():
     found = holm([0.04, 0.001, 0.02, 0.03, 0.5])
     assert found == pytest.approx([0.09, 0.005, 0.08, 0.09, 0.5])
+
+
+@pytest.mark.parametrize("n", [1, 5, 8])
+def test_holm_is_statsmodels(generator, n):
+    p_values = generator.uniform(0, 0.3, n).round(2)  # with ties
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+    assert holm([0.0] * n) == [0.0] * n and holm([1.0] * n) == [1.0] * n
 
 
 @pytest.mark.parametrize(("d", "n"), [(1.0, 17), (0.5, 64), (0.2, 394)])
