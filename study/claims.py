@@ -410,9 +410,9 @@ CLAIMS = (
         "Dropout in the last blocks delays convergence by {0:g} to {1:g} epochs",
         (Part(LATE, SPEED, 1),),
         (Quoted(V1_V2, EPOCHS), Quoted(V1_FINAL, EPOCHS)),
-        "Without batch normalization, dropout after the last blocks multiplies the mean test error "
-        "of epochs 1 to 7 by {0}",
-        "withdrawn: 3 epochs, which is v1 against Final",
+        "Without batch normalization, dropout after the last blocks multiplies the geometric mean "
+        "of the test errors of epochs 1 to 7 by {0}",
+        "withdrawn: 3 epochs in its place, which is v1 against Final",
     ),
     Claim(
         "Batch normalization converges {0:g} times as fast",
@@ -423,7 +423,7 @@ CLAIMS = (
             Quoted(V2_FINAL, EPOCHS_RATIO),
         ),
         "Without batch normalization it takes {0} times as many epochs to 99 % as with it",
-        "withdrawn: 3 epochs sooner",
+        "withdrawn: 3 epochs sooner in its place",
         of_means=True,
     ),
     Claim(

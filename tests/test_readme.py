@@ -2,7 +2,7 @@
 
 import re
 from itertools import pairwise, product
-from math import exp
+from math import exp, log
 from statistics import fmean
 
 import pytest
@@ -13,6 +13,10 @@ from study.analysis import NONE, SHOWN, beyond_these_images, effect, family, ver
 from study.claims import (
     ACCURACY,
     BN,
+    EARLY,
+    EARLY_BN,
+    FINAL_V2,
+    INTERACTIONS,
     LATE,
     LATE_BN,
     OTHERS,
@@ -46,7 +50,7 @@ def measured_rows(runs):
     def row(name, parameters, train, test, first, final, gap):
         gap = "" if gap is None else f"{gap:+.2f}"
         return (
-            f"| {name} | {parameters:,} | {train:.2f} / {test:.2f} | {first:.3g} | {final:.2f} | "
+            f"| {name} | {parameters:,} | {train:.2f} / {test:.2f} | {first} | {final:.2f} | "
             f"{gap} |".replace("|  |", "| |")
         )
 
@@ -67,6 +71,7 @@ def measured_rows(runs):
                 lambda h: h.gap,
             )
         ]
+        means[2] = f"{means[2]:.1f}"
         yield row(f"**{name}, here**", count_parameters(VARIANTS[variant].network()), *means)
 
 
@@ -106,6 +111,24 @@ def test_the_answer_follows_from_the_runs(readme, runs):
     assert effect(table, V1_V2, ACCURACY).within is False
     mean, interval = found(V1_V2, ACCURACY).split(" ", 1)
     assert f"{mean} points {interval}" in said
+
+    for contrast in (EARLY, EARLY_BN):
+        assert found(contrast, ACCURACY).split(" ", 1)[0] in said
+        assert found(contrast, ACCURACY).split(" ", 1)[1] in said
+    slower, faster = (effect(table, contrast, SPEED) for contrast in (EARLY, EARLY_BN))
+    assert slower.estimate.mean > 0 > faster.estimate.mean and slower.within and faster.within
+    differ = INTERACTIONS[1]
+    assert differ.name == "early dropout: with - without batch normalization"
+    assert effect(table, differ, SPEED).p < 0.05
+    assert f"the two differ by a factor of {found(differ, SPEED)}" in said
+
+    for claim, excluded in ((epochs, log(4)), (accuracy, 0.17)):
+        low, high = claim.effects[0].estimate.interval()
+        assert not low <= excluded <= high
+    low, high = effect(table, FINAL_V2, ACCURACY).estimate.interval()
+    assert low <= 0.17 <= high
+    order = table[ACCURACY.name].mean().sort_values(ascending=False)
+    assert list(order.index).index("final") == 3 and "on average; fourth of nine |" in said
 
     ends = {name: estimate(table[ACCURACY.name, name]) for name in VARIANTS}
     final = with_interval(ends["final"], ACCURACY.level)
