@@ -5,19 +5,20 @@ import re
 import statistics
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from math import exp, sqrt
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 from helpers.config import PROTOCOLS
 from models import VARIANTS
 from study import report, tables
-from study.analysis import consistent, effect, passes, spread_ratio, verdicts
-from study.claims import ACCURACY, LATE, LOGGED, OTHERS, measured, per_seed
+from study.analysis import consistent, effect, effect_of, passes, spread_ratio, verdicts
+from study.claims import ACCURACY, LATE, LOGGED, OTHERS, SIMPLE, SPEED, measured, per_seed
 from study.runs import SEEDS, load_runs
 from study.statistics import runs_needed
 from tests.helpers import PROJECT, history, made_up_study
@@ -118,6 +119,35 @@ def test_it_answers_every_claim_in_one_sentence_with_its_word(runs, text):
         assert f"| {number}. {verdict.claim} | **{verdict.word}** |" in text
 
 
+def test_it_says_beside_the_word_what_the_word_leaves_out(runs, text):
+    """What one pair of runs may give, the published pair alone, how far Final is from the goal."""
+    _, fast, gain, best, _ = re.findall(r"^\d\. .+$", section(text, "The answer"), re.M)
+    low, high = verdicts(measured(runs))[1].predicted[0]
+    assert f"a pair of runs may give anything in [{low:.2f}, {high:.2f}];" in fast
+    final, v2 = ([runs[v, s].final_accuracy for s in SEEDS] for v in ("final", "v2"))
+    apart = statistics.fmean(final) - statistics.fmean(v2)
+    assert f"and final - v2, the published pair, is {apart:+.3f} [" in gain
+    over = [accuracy - 99.4 for accuracy in final]
+    p = stats.t.sf((0.1 - abs(statistics.fmean(over))) / stats.sem(over), 9)
+    shown = "shown" if p < 0.05 else "not shown"
+    mean = f"{statistics.fmean(over):+.3f}"
+    within = f"and {shown} to be within 0.10 points of it (p {tables.p_text(p)});"
+    assert f"Final's mean is {mean} points from the goal, {within}" in best
+
+
+def test_it_names_the_simple_effects_that_are_shown_after_holm(runs, text):
+    table = measured(runs)
+    said = " ".join(section(text, "What the words depend on").split())
+    for measure, lead in ((ACCURACY, "final accuracy"), (SPEED, "where below 1 is faster,")):
+        p_values = [effect_of(per_seed(table, c, measure), None).p for c in SIMPLE]
+        order = sorted(range(8), key=p_values.__getitem__)
+        steps = [p_values[k] * (8 - rank) < 0.05 for rank, k in enumerate(order)]
+        shown = order[: steps.index(False)] if False in steps else order
+        names = tables.listed(SIMPLE[k].name for k in sorted(shown))
+        assert f"{lead} {names} {'are' if shown[1:] else 'is'} shown of the 8:" in said or not shown
+        assert shown or f"{lead} none of the 8 is shown:" in said
+
+
 def test_it_tells_direction_size_and_plausibility_apart(runs, text):
     for number, verdict in enumerate(verdicts(measured(runs)), start=1):
         _, said, _, size, held = row(section(text, "The claims"), f"{number}. {verdict.claim}")
@@ -154,6 +184,16 @@ def test_it_says_what_two_seeds_change_and_how_many_runs_it_takes(runs, text):
     finals = {v: [runs[v, s].final_accuracy for s in SEEDS] for v in ("v1", "v2", "final")}
     wins = sum(two > one for one in finals["v1"] for two in finals["v2"])
     assert f"v2 is more accurate than v1 in {wins} % of the pairs" in said
+    for first, second, end in (("v1", "v2", "triples, and"), ("v2", "v1", "How many")):
+        three = product(finals[first], finals[second], finals["final"])
+        order = sum(one < two < best for one, two, best in three)
+        assert re.search(rf"in {order / 10:.0f} %[. ]+(of the )?{end}", " ".join(said.split()))
+    other = {s: dict(runs["v2", s].mistakes) for s in SEEDS}
+    between = statistics.fmean(
+        sum(wrong[s].get(i) != other[s].get(i) for i in wrong[s].keys() | other[s].keys())
+        for s in SEEDS
+    )
+    assert f"with the same seed disagree on {between / 100:.2f} % of the images" in said
     assert row(said, "**final**")[4] == str(runs_needed(finals["final"], finals["v1"]))
 
 
@@ -207,12 +247,17 @@ def test_it_counts_the_images_that_no_network_gets_right(runs, text):
     never = sum(count == 90 for count in wrong.values())
     often = sum(count > 45 for count in wrong.values())
     of_variant = Counter((v, i) for (v, _), run in runs.items() for i, _ in run.mistakes)
-    floor = sum(all(of_variant[v, image] > 5 for v in VARIANTS) for image in wrong)
+    hard = [image for image in wrong if all(of_variant[v, image] > 5 for v in VARIANTS)]
+    of_one = sum(wrong[image] for image in hard) / 90
     said = section(text, "The hardest digits")
     assert re.search(rf"{never or 'none'} (is|are) wrong in all 90 networks", said)
     assert f"In more than half of them {often} are wrong" in said
     assert f"and {10_000 - len(wrong):,} are wrong in none." in said
-    assert f"in more than half of every variant's {floor}: that is the floor" in said
+    assert (
+        f"in more than half of every variant's {len(hard)}, for {len(hard) / 100:.2f} points of "
+        f"error, of which a single network has {of_one / 100:.2f} on average."
+        in " ".join(said.split())
+    )
 
 
 def test_it_counts_the_images_that_no_network_of_a_variant_gets_right(runs, text):
