@@ -57,7 +57,9 @@ def workers(
             n_workers=jobs or CPU_COUNT,
             threads_per_worker=1,
             processes=False,
-            dashboard_address=None,
+            # Or its pages would be served on 8787 to whoever reaches this machine.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,
         )
     try:

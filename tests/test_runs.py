@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import distributed
+import psutil
 import pytest
 
 from DataPipeline import load_mnist, make_loaders
@@ -131,6 +132,14 @@ def test_runs_go_seed_by_seed(tmp_path, monkeypatch):
     run(("v1", "v2_bn"), (42, 43), tmp_path, **SMALL)
     assert trained == [(seed, variant) for seed in (42, 43) for variant in ("v1", "v2_bn")]
     assert len(load_runs(tmp_path)) == 4
+
+
+def test_nothing_is_served_to_other_machines():
+    with workers.workers(None, 2, print):
+        found = [
+            c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"
+        ]
+    assert set(found) <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.slow
