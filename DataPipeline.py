@@ -283,7 +283,7 @@ def make_loaders(
     teachers: networks in evaluation mode on that device, for a config with distillation.
 
     Raises ValueError if data is of another kind, num_workers is negative, there is no such
-    augmentation, or teachers and distillation do not go together.
+    augmentation, teachers and distillation do not go together, or a teacher is in training mode.
     """
     config = config or TrainingConfig()
     device = torch.device(device)
@@ -299,6 +299,8 @@ def make_loaders(
             f"there are {len(teachers)} teachers, and the config's distillation is "
             f"{config.distillation}; give both or neither."
         )
+    if any(teacher.training for teacher in teachers):
+        raise ValueError("a teacher is in training mode: call its eval() first.")
     sums = hashlib.sha256("".join(map(weights_digest, teachers)).encode())
     for part, images, labels in (("train", *data[:2]), ("test", *data[2:])):
         _check_images(part, images, labels)

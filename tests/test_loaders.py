@@ -298,6 +298,8 @@ def test_teachers_give_their_share_of_the_labels_of_the_images_as_augmented(smal
     for asked, given in ((CONFIG, teachers), (config, [])):
         with pytest.raises(ValueError, match=f"{len(given)} teachers, .*distillation is"):
             make_loaders(small, asked, CPU, 0, given)
+    with pytest.raises(ValueError, match="training mode"):
+        make_loaders(small, config, CPU, 0, [build("none_bn")])
 
 
 @pytest.mark.parametrize("options", [{"augmentation": "none"}, {"setting": "recipe"}])
