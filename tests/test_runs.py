@@ -372,8 +372,8 @@ def test_a_run_takes_no_module_from_the_current_folder_and_no_checkpoint_of_anot
     (tmp_path / "models.py").write_text("raise ValueError('not these')")
     monkeypatch.chdir(tmp_path)
     task = {"variant": "v1", "config": replace(SMALL["config"], seed=42).as_dict()}
-    task |= {"train_images": IMAGES, "held_out": False, "host": socket.gethostname()}
-    task["teachers"] = []
+    task |= {"train_images": IMAGES, "held_out": False, "teachers": []}
+    task["host"] = socket.gethostname()
     checkpoint = tmp_path / "run.pt"
     model = build("v1", 42)
     loaders = make_loaders(load_mnist().first(64), TrainingConfig(epochs=1), num_workers=0)

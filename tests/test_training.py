@@ -37,13 +37,21 @@ def train(data, config, name="final", **options):
     [
         ("v1", {}),
         ("final", {}),
-        ("two_pools", {"schedule": "one-cycle", "warm_up": 0.4, "beta2": 0.9, "setting": "recipe"}),
+        (
+            "two_pools",
+            {
+                "schedule": "one-cycle",
+                "warm_up": 0.4,
+                "beta2": 0.9,
+                "setting": "recipe",
+                "augmentation": "wide",
+            },
+        ),
         ("v1", {"setting": "as run", "watch": "test_accuracy"}),
     ],
 )
 def test_fit_does_what_the_plain_loop_does(small, name, options):
     """The loop every reader would write, with the same batches and the same dropout masks."""
-    options = {"augmentation": "wide"} | options if options.get("setting") == "recipe" else options
     config = TrainingConfig(epochs=3, step_size=2, weight_decay=0.1, learning_rate=0.002, **options)
     schedule = config.schedule
     small = small.first(140)  # so that the last batch is a smaller one
