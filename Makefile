@@ -25,7 +25,7 @@ $(error DRAW_VENV is "$(DRAW_VENV)"; expected a path without spaces)
 endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
-NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final OneCycle)
+NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final OneCycle AsRun)
 QUICK := build/quick
 COMPILE := build/lock/bin/python -m uv pip compile --quiet --universal --python-version 3.11 \
     --no-annotate --custom-compile-command "make lock" --output-file

@@ -9,14 +9,14 @@ the project takes. The first round, a warm-up, is dropped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,9 @@ sys.path.insert(0, str(PROJECT))
 from DataPipeline import MNIST, ChunkLoader, load_mnist, make_loaders  # noqa: E402
 from helpers.history import TRAIN_IMAGES  # noqa: E402
 from models import GOAL, VARIANTS  # noqa: E402
-from study.one_cycle import BASELINE, LENGTHS, RECIPE, RECIPE_RUNS  # noqa: E402
+from study.one_cycle import BASELINE, RECIPE, first_length, recipe_runs  # noqa: E402
 from study.runs import FOLDERS, histories, load_runs  # noqa: E402
+from study.statistics import estimate  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
 
 Epoch = Callable[[nn.Module], object]  # trains a network for an epoch, and evaluates it
@@ -113,12 +114,15 @@ def ratio(theirs: Sequence[float], ours: Sequence[float], name: str = "ratio") -
     return {name: median(found), f"{name}_min": min(found), f"{name}_max": max(found)}
 
 
-def epochs_to_goal(folder: Path, variant: str) -> int:
-    """The first epoch after which the mean test accuracy of a variant's runs is over the goal."""
-    runs = histories(load_runs(PROJECT / folder), variant)
+def epochs_to_goal(variant: str) -> int:
+    """The first epoch at which the study's runs of a variant are over the goal for sure.
+
+    That is, with the whole 95 % interval of their mean test accuracy.
+    """
+    runs = histories(load_runs(PROJECT / FOLDERS["from the page"]), variant)
     by_epoch = zip(*(run.epochs for run in runs), strict=False)  # one may have stopped early
-    means = [fmean(record["test_accuracy"] for record in records) for records in by_epoch]
-    return next(epoch for epoch, mean in enumerate(means, 1) if mean > GOAL)
+    means = [estimate([record["test_accuracy"] for record in records]) for records in by_epoch]
+    return next(epoch for epoch, mean in enumerate(means, 1) if mean.interval()[0] > GOAL)
 
 
 def main() -> None:
@@ -136,7 +140,7 @@ def main() -> None:
     ordinary = partial(ordinary_epoch, loaders=ordinary_loaders(images), device=device)
     project, recipe = (
         partial(project_epoch, loaders=make_loaders(data, c, device), device=device, config=c)
-        for c in (TrainingConfig(epochs=1), replace(RECIPE.config(LENGTHS[0]), epochs=1))
+        for c in (TrainingConfig(epochs=1), RECIPE.config(1))
     )
     turns = {}
     for variant in ("v1", BASELINE):
@@ -145,8 +149,9 @@ def main() -> None:
         turns["project", variant] = project
     turns["project, v2_bn", "v2_bn"] = project
     turns["project, recipe", RECIPE.variant] = recipe
-    epochs = {v: epochs_to_goal(FOLDERS["from the page"], v) for v in (BASELINE, "v2_bn")}
-    epochs[RECIPE.variant] = epochs_to_goal(RECIPE_RUNS / f"{LENGTHS[0]}", RECIPE.variant)
+    epochs = {v: epochs_to_goal(v) for v in (BASELINE, "v2_bn")}
+    with contextlib.chdir(PROJECT):
+        epochs[RECIPE.variant] = first_length(recipe_runs())
     times = in_turns(turns, options.rounds)
 
     figures = {}

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from helpers.config import PROTOCOLS
 from models import VARIANTS
-from study.one_cycle import grid, recipe
+from study.grid import grid
+from study.one_cycle import recipe
 from study.report import report
 from study.rounds import rounds
 from study.runs import FOLDERS, SEEDS, run

@@ -376,26 +376,33 @@ class Point(NamedTuple):
 def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     """Test accuracy against epochs and against parameters: our means, and others' single runs.
 
-    ours: at most three, each with its interval.
-    peers: their low and high are not looked at.
+    ours: of at most three names, each with its interval; those of one name look alike.
+    peers: their names and intervals are not looked at.
     """
     figure = NotebookFigure(height=4)
     panels = figure.subplots(1, 2, sharey=True)
     looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"))
+    names = list(dict.fromkeys(point.name for point in ours))
     for axes, what in zip(panels, ("epochs", "parameters"), strict=True):
         axes.axhline(GOAL, color=GRAY, linestyle=":", label=f"the goal, {GOAL} %")
         theirs = [(getattr(peer, what), peer.accuracy) for peer in peers]
         style = {"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY}
         axes.plot(*zip(*theirs, strict=True), label="others, one run each", **style)
-        for point, (color, marker) in zip(ours, looks, strict=False):
-            ends = [[point.accuracy - point.low], [point.high - point.accuracy]]
+        for name, (color, marker) in zip(names, looks, strict=False):
+            points = [point for point in ours if point.name == name]
+            places = [getattr(point, what) for point in points]
+            means, lows, highs = (
+                np.array([getattr(point, value) for point in points])
+                for value in ("accuracy", "low", "high")
+            )
             style = {"color": color, "marker": marker, "capsize": 4, "linestyle": "none"}
-            axes.errorbar([getattr(point, what)], [point.accuracy], ends, label=point.name, **style)
+            ends = (means - lows, highs - means)
+            axes.errorbar(places, means, ends, label=f"{name}, mean", **style)
         axes.set_xlabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlim(0, 1.08 * axes.get_xlim()[1])
         axes.grid(color="0.9")
     panels[0].set_ylabel("test accuracy after the last epoch (%)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -7,7 +7,6 @@ python -m study rounds trains each on the first 50,000 training images, compares
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import History
-from study.runs import histories, load_runs, run
+from study.runs import run, runs_by
 from study.statistics import estimate
 from study.tables import markdown, with_interval
 
@@ -104,14 +103,7 @@ def standings(train: Callable = lambda *_, **__: None) -> tuple[list[Standing], 
 
     def runs_of(folder, variant, config, seeds, **teachers) -> list[History]:
         train(folder, variant, config, seeds, **teachers)
-        runs = [run for run in histories(load_runs(folder), variant) if run.seed in seeds]
-        wanted = [replace(config, seed=seed) for seed in seeds]
-        if [TrainingConfig(**run.config) for run in runs] != wanted:
-            raise ValueError(
-                f"{folder}: expected runs of {variant} by {config}, with the seeds "
-                f"{', '.join(map(str, seeds))}; python -m study rounds trains what is missing."
-            )
-        return runs
+        return runs_by(folder, variant, config, seeds, "rounds")
 
     names, seeds, after = list(CANDIDATES), (), []
     for count, more in ROUNDS:

@@ -70,6 +70,24 @@ def histories(runs: Runs, variant: str) -> list[History]:
     return [history for (name, _), history in sorted(runs.items()) if name == variant]
 
 
+def runs_by(
+    folder: str | Path, variant: str, config: TrainingConfig, seeds: Sequence[int], command: str
+) -> list[History]:
+    """A variant's runs with these seeds in a folder, by seed.
+
+    command: of python -m study, that trains what is missing.
+
+    Raises ValueError if one is missing or not by the config, and what load_runs raises.
+    """
+    runs = [run for run in histories(load_runs(folder), variant) if run.seed in seeds]
+    if [TrainingConfig(**run.config) for run in runs] != [replace(config, seed=s) for s in seeds]:
+        raise ValueError(
+            f"{folder}: expected runs of {variant} by {config}, with the seeds "
+            f"{', '.join(map(str, seeds))}; python -m study {command} trains what is missing."
+        )
+    return runs
+
+
 def names(runs: Runs) -> list[str]:
     """The variants that there are runs of, in the order of VARIANTS."""
     return [v for v in VARIANTS if any(v == variant for variant, _ in runs)]

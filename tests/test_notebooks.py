@@ -12,10 +12,10 @@ import pytest
 from DataPipeline import load_mnist, make_loaders
 from helpers.address import write_address
 from helpers.checkpoint import weights_digest
-from helpers.config import TrainingConfig, set_seed
+from helpers.config import PROTOCOLS, TrainingConfig, set_seed
 from helpers.history import History, Interrupted
 from helpers.weights import load_weights
-from models import VARIANTS, count_parameters, identify
+from models import FINAL_AS_RUN, SETTINGS, count_parameters, identify
 from study.one_cycle import RECIPE
 from tests.helpers import CPU, PROJECT, bits, build, same_bits, without_seconds
 from TrainingHelper import fit
@@ -25,14 +25,21 @@ NOTEBOOKS = {
     "v2": "MNIST_Classifier_v2.ipynb",
     "final": "MNIST_Classifier_Final.ipynb",
     "one_cycle": "MNIST_Classifier_OneCycle.ipynb",
+    "final_as_run": "MNIST_Classifier_AsRun.ipynb",
 }
-CONFIGS = {name: TrainingConfig(42) for name in NOTEBOOKS} | {"one_cycle": RECIPE.config(6)}
+CONFIGS = {
+    **{name: PROTOCOLS["from the page"] for name in ("v1", "v2", "final")},
+    "one_cycle": RECIPE.config(6),
+    "final_as_run": PROTOCOLS["as run"],
+}
+VARIANT_OF = {"one_cycle": RECIPE.variant, "final_as_run": FINAL_AS_RUN}
+FIGURES = {"v1": 6, "v2": 6, "final": 7, "one_cycle": 7, "final_as_run": 3}
 EPOCHS, IMAGES = 2, 1024  # of a quick run here
 each_notebook = pytest.mark.parametrize("name", list(NOTEBOOKS))
 
 
 def variant_of(name):
-    return RECIPE.variant if name == "one_cycle" else name
+    return VARIANT_OF.get(name, name)
 
 
 def committed(name):
@@ -97,7 +104,7 @@ def test_a_quick_run_leaves_its_history_where_it_was_told_and_claims_nothing(qui
     history = History.load(folder / f"{name}.json")
     assert history.variant == variant_of(name) and history.seed == 42
     assert history.status == "finished" and len(history.epochs) == EPOCHS
-    check_outputs(notebooks[name], history)
+    check_outputs(name, notebooks[name], history)
     told = "".join(shown(notebooks[name], "text/plain"))
     told += "".join(shown(notebooks[name], "text/markdown"))
     assert "A quick run is compared with nothing" in told and "standard errors" not in told
@@ -135,12 +142,13 @@ def test_the_network_that_a_notebook_writes_out_is_its_variants(name):
     namespace = {"config": CONFIGS[name], "set_seed": set_seed}
     layers = "from torch.nn import *\nfrom functools import partial\nfrom models import *\n"
     exec(layers + cell_with(name, "model = Network("), namespace)
-    model, expected = namespace["model"], build(variant_of(name))
+    setting = CONFIGS[name].setting
+    model, expected = namespace["model"], build(variant_of(name), setting=setting)
     for (place, layer), (there, other) in zip(
         model.named_modules(), expected.named_modules(), strict=True
     ):
         assert (place, repr(layer)) == (there, repr(other)), f"the layer {place} is not the same"
-    assert identify(model) == ("from the page", variant_of(name))
+    assert identify(model) == (setting, variant_of(name))
     assert same_bits(bits(model), bits(expected))
 
 
@@ -204,7 +212,7 @@ def test_a_notebook_alone_fetches_its_project_or_says_what_to_do(mnist, tmp_path
     assert (alone / "mnist-study" / "TrainingHelper.py").exists()
 
 
-def check_outputs(notebook, history):
+def check_outputs(name, notebook, history):
     """Executed from top to bottom without an error, and fit to be read on GitHub."""
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -214,8 +222,7 @@ def check_outputs(notebook, history):
     types = {key for output in found for key in output.get("data", {})}
     assert types <= {"text/plain", "text/markdown", "text/html", "image/png"}
     assert "widgets" not in notebook.metadata
-    figures = 6 if history.variant in ("v1", "v2") else 7  # a picture read; others' accuracies
-    assert len(list(shown(notebook, "image/png"))) == figures
+    assert len(list(shown(notebook, "image/png"))) == FIGURES[name]
     printed = "\n".join(shown(notebook, "text/plain"))
     assert "\r" not in printed and "\x1b" not in printed and len(printed.splitlines()) < 150
 
@@ -232,13 +239,17 @@ def check_outputs(notebook, history):
 def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
     notebook = committed(name)
     history = History.load(PROJECT / "results" / f"{name}.json")
-    check_outputs(notebook, history)
+    check_outputs(name, notebook, history)
     tables, told = list(shown(notebook, "text/html")), list(shown(notebook, "text/markdown"))
     if name == "one_cycle":
         assert f"after 6 epochs at {history.final_accuracy:.2f} %" in told[-1]
         return
-    published, parameters = VARIANTS[name].published, count_parameters(VARIANTS[name].network())
+    variant = SETTINGS[history.setting][history.variant]
+    published, parameters = variant.published, count_parameters(variant.network())
     assert history.beside(published, parameters)._repr_html_() == tables[-1]
+    if name == "final_as_run":
+        assert told == [history.conclusion(published.log, 10_000)]
+        return
     others = [History.load(p) for p in sorted(PROJECT.glob(f"results/runs/{name}-*.json"))]
     assert told == [history.conclusion(published.page, 10_000, others)] and len(others) == 10
 
@@ -250,7 +261,7 @@ def test_committed_results_are_whole_runs_by_their_protocol_as_good_as_asked(nam
     assert (len(history.epochs) == CONFIGS[name].epochs) == (history.status == "finished")
     assert history.environment["torch"] == "2.8.0"
     assert weights_digest(load_weights(PROJECT / f"results/{name}.safetensors")) == history.weights
-    least = {"v1": 99.1, "v2": 99.1, "final": 99.4, "one_cycle": 99.3}
+    least = {"v1": 99.1, "v2": 99.1, "final": 99.4, "one_cycle": 99.3, "final_as_run": 99.4}
     assert history.final_accuracy >= least[name]
 
 

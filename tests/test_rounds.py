@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from models import SETTINGS, count_parameters
-from study import rounds
+from study import rounds, runs
 from study.rounds import CANDIDATES, EPOCHS, PAGE, PUPILS, ROUNDS, TEACHERS
 from study.runs import SEEDS
 from tests.helpers import history
@@ -30,7 +30,7 @@ def calls(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rounds, "run", run)
-    monkeypatch.setattr(rounds, "load_runs", lambda folder: kept.get(folder, {}))
+    monkeypatch.setattr(runs, "load_runs", lambda folder: kept.get(folder, {}))
     return calls
 
 
@@ -60,7 +60,7 @@ def test_the_best_third_and_then_the_best_three_get_more_seeds_and_the_winner_te
 def test_of_equally_accurate_candidates_the_one_with_the_lowest_loss_is_best(calls):
     def level(folder, variant, config, seeds, **teachers):
         rounds.run([variant], seeds, folder, None, None, config, 50_000, held_out=True, **teachers)
-        for run in rounds.load_runs(folder).values():
+        for run in runs.load_runs(folder).values():
             run.epochs[-1]["test_accuracy"] = 99.4 + 0.1 * (run.seed % 2)
             if folder == rounds.folder("peak 0.01"):
                 run.epochs[-1]["test_loss"] = 0.04
@@ -76,7 +76,7 @@ def test_what_is_missing_or_by_another_config_is_named(calls):
     with pytest.raises(ValueError, match=r"three_pools: expected runs .* 21, 22; .*study rounds"):
         rounds.standings()
     rounds.rounds()
-    run = rounds.load_runs(rounds.folder("two pools"))["two_pools", 22]
+    run = runs.load_runs(rounds.folder("two pools"))["two_pools", 22]
     run.config["learning_rate"] = 0.1
     with pytest.raises(ValueError, match="two_pools: expected runs"):
         rounds.standings()
