@@ -33,11 +33,11 @@ COMPILE := build/lock/bin/python -m uv pip compile --quiet --universal --python-
 # What the quick run's histories hold.
 define SUMMARY
 import json, pathlib
-print(f"\n{'run':10} {'variant':10} epochs  final test accuracy")
+print(f"\n{'run':12} {'variant':10} epochs  final test accuracy")
 for path in sorted(pathlib.Path("$(QUICK)").glob("*.json")):
     run = json.loads(path.read_text())
     accuracy = run["epochs"][-1]["test_accuracy"]
-    print(f"{path.stem:10} {run['variant']:10} {len(run['epochs']):6}  {accuracy:.2f} %")
+    print(f"{path.stem:12} {run['variant']:10} {len(run['epochs']):6}  {accuracy:.2f} %")
 endef
 export SUMMARY
 
