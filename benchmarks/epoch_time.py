@@ -29,10 +29,10 @@ sys.path.insert(0, str(PROJECT))
 
 from DataPipeline import MNIST, ChunkLoader, load_mnist, make_loaders  # noqa: E402
 from helpers.history import TRAIN_IMAGES  # noqa: E402
-from models import GOAL, VARIANTS  # noqa: E402
+from models import VARIANTS  # noqa: E402
+from study.analysis import surely_passes  # noqa: E402
 from study.one_cycle import BASELINE, RECIPE, first_length, recipe_runs  # noqa: E402
-from study.runs import FOLDERS, histories, load_runs  # noqa: E402
-from study.statistics import estimate  # noqa: E402
+from study.runs import histories, load_runs  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
 
 Epoch = Callable[[nn.Module], object]  # trains a network for an epoch, and evaluates it
@@ -115,14 +115,11 @@ def ratio(theirs: Sequence[float], ours: Sequence[float], name: str = "ratio") -
 
 
 def epochs_to_goal(variant: str) -> int:
-    """The first epoch at which the study's runs of a variant are over the goal for sure.
-
-    That is, with the whole 95 % interval of their mean test accuracy.
-    """
-    runs = histories(load_runs(PROJECT / FOLDERS["from the page"]), variant)
+    """The first epoch at which the study's runs of a variant are over the goal for sure."""
+    runs = histories(load_runs(), variant)
     by_epoch = zip(*(run.epochs for run in runs), strict=False)  # one may have stopped early
-    means = [estimate([record["test_accuracy"] for record in records]) for records in by_epoch]
-    return next(epoch for epoch, mean in enumerate(means, 1) if mean.interval()[0] > GOAL)
+    accuracies = ([record["test_accuracy"] for record in records] for records in by_epoch)
+    return next(epoch for epoch, of in enumerate(accuracies, 1) if surely_passes(of))
 
 
 def main() -> None:
@@ -149,8 +146,8 @@ def main() -> None:
         turns["project", variant] = project
     turns["project, v2_bn", "v2_bn"] = project
     turns["project, recipe", RECIPE.variant] = recipe
-    epochs = {v: epochs_to_goal(v) for v in (BASELINE, "v2_bn")}
-    with contextlib.chdir(PROJECT):
+    with contextlib.chdir(PROJECT):  # where the runs are, wherever this is called from
+        epochs = {v: epochs_to_goal(v) for v in (BASELINE, "v2_bn")}
         epochs[RECIPE.variant] = first_length(recipe_runs())
     times = in_turns(turns, options.rounds)
 

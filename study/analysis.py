@@ -219,6 +219,11 @@ def passes(history: History) -> bool:
     return history.final_accuracy > GOAL
 
 
+def surely_passes(accuracies: Sequence[float]) -> bool:
+    """Whether the whole 95 % interval of the mean of runs' accuracies (%) lies over the goal."""
+    return estimate(accuracies).interval()[0] > GOAL
+
+
 def consistent(history: History) -> bool:
     """Whether each of a run's last five epochs has the goal or more."""
     return all(record["test_accuracy"] >= GOAL for record in history.epochs[-5:])
@@ -233,14 +238,13 @@ def spread_ratio(table: pd.DataFrame) -> float:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def answers(runs: Runs, variant: str) -> np.ndarray:
-    """What the last epochs' networks say of the test images: int8 [seeds, TEST_IMAGES].
+def answers(runs: Sequence[History]) -> np.ndarray:
+    """What the last epochs' networks say of the test images: int8 [runs, TEST_IMAGES].
 
     The digit an image is taken for, or -1 where that is right.
     """
-    of = histories(runs, variant)
-    said = np.full((len(of), TEST_IMAGES), -1, dtype=np.int8)
-    for row, history in zip(said, of, strict=True):
+    said = np.full((len(runs), TEST_IMAGES), -1, dtype=np.int8)
+    for row, history in zip(said, runs, strict=True):
         for index, digit in history.mistakes:
             row[index] = digit
     return said
@@ -263,7 +267,7 @@ def vote(said: np.ndarray) -> float:
 
 def beyond_these_images(runs: Runs, contrasts: Sequence[Contrast]) -> list[Interval]:
     """95 % intervals of contrasts of final accuracies, over seeds and images, in points."""
-    wrong = {v: (answers(runs, v) >= 0).astype(float) for v in VARIANTS}
+    wrong = {v: (answers(histories(runs, v)) >= 0).astype(float) for v in VARIANTS}
     tables = [sum(-w * wrong[v] for v, w in c.weights.items()) for c in contrasts]
     ends = pigeonhole(np.stack(tables))
     levels = [100 if contrast.level else 0 for contrast in contrasts]

@@ -391,13 +391,11 @@ def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
         for name, (color, marker) in zip(names, looks, strict=False):
             points = [point for point in ours if point.name == name]
             places = [getattr(point, what) for point in points]
-            means, lows, highs = (
-                np.array([getattr(point, value) for point in points])
-                for value in ("accuracy", "low", "high")
-            )
+            means = [point.accuracy for point in points]
+            below = [point.accuracy - point.low for point in points]
+            above = [point.high - point.accuracy for point in points]
             style = {"color": color, "marker": marker, "capsize": 4, "linestyle": "none"}
-            ends = (means - lows, highs - means)
-            axes.errorbar(places, means, ends, label=f"{name}, mean", **style)
+            axes.errorbar(places, means, [below, above], label=f"{name}, mean", **style)
         axes.set_xlabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 from scipy import stats
@@ -17,6 +16,7 @@ from scipy import stats
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import History
+from study.rounds import IMAGES, accuracy, loss
 from study.runs import run, runs_by
 from study.statistics import ALPHA
 from study.tables import markdown
@@ -68,7 +68,7 @@ def grid(jobs: int | None = None) -> None:
             setting.folder,
             jobs,
             config=setting.config(EPOCHS),
-            train_images=50_000,
+            train_images=IMAGES,
             held_out=True,
         )
     write_atomically(GRID_PAGE, grid_page(grid_runs()).encode())
@@ -86,8 +86,7 @@ def ranked(found: Mapping[Setting, Sequence[History]]) -> list[tuple[Setting, fl
     """
     rows = []
     for setting, runs in found.items():
-        accuracy = round(fmean(h.final_accuracy for h in runs), 6)  # without what sums leave over
-        rows.append((setting, accuracy, fmean(h.epochs[-1]["test_loss"] for h in runs)))
+        rows.append((setting, accuracy(runs), loss(runs)))
     return sorted(rows, key=lambda row: (-row[1], row[2]))
 
 
@@ -95,11 +94,11 @@ def grid_page(found: Mapping[Setting, Sequence[History]]) -> str:
     """docs/recipe.md: the rule, every setting's held-out accuracy and loss, and the choice."""
     test = stats.f_oneway(*([h.final_accuracy for h in runs] for runs in found.values()))
     rows = []
-    for setting, accuracy, loss in ranked(found):
+    for setting, mean, mean_loss in ranked(found):
         variant = setting.variant if rows else f"**{setting.variant}**"
         runs = " ".join(f"{h.final_accuracy:.2f}" for h in found[setting])
         cells = [variant, *(f"{value:g}" for value in setting[1:])]
-        rows.append([*cells, f"{accuracy:.3f}", runs, f"{loss:.4f}"])
+        rows.append([*cells, f"{mean:.3f}", runs, f"{mean_loss:.4f}"])
     head = ["variant", "highest rate", "warm-up", "batch", "accuracy, %", "its runs", "loss"]
     return f"""# How the one-cycle recipe was chosen
 

@@ -25,14 +25,15 @@ from helpers.history import History
 from helpers.weights import load_weights
 from models import GOAL, SETTINGS, count_parameters
 from study import figures
-from study.analysis import answers, passes, vote
+from study.analysis import answers, passes, surely_passes, vote
 from study.claims import epochs_to
 from study.rounds import CANDIDATES, EPOCHS, SHARES
-from study.runs import FOLDERS, SEEDS, run, runs_by
+from study.runs import FOLDERS, SEEDS, run, runs_by, weights_of
 from study.statistics import estimate
 from study.tables import markdown, share, with_interval
 
 RUNS = Path("results", "recipe")
+TEACHER_RUNS = RUNS / "teachers"
 RECIPE = CANDIDATES["four pools"]  # docs/recipe.md
 LENGTHS = (6, 20)  # epochs
 TAUGHT = False  # whether the longest is trained with teachers, too
@@ -59,26 +60,24 @@ PEERS = (
 
 
 class Group(NamedTuple):
-    """Ten runs by one config, and where they are.
+    """Runs by one config with each of SEEDS, and where they are.
 
     teachers: the files of the networks that taught them.
     """
 
     folder: Path
     config: TrainingConfig
-    seeds: Sequence[int] = SEEDS
     teachers: Sequence[Path] = ()
 
 
 def groups() -> dict[str, Group]:
     """The recipe's runs by name, a group for each of LENGTHS, and one more if TAUGHT."""
-    found = {f"{e} epochs": Group(RUNS / f"{e}", RECIPE.config(e)) for e in LENGTHS}
+    found = {f"recipe, {e} epochs": Group(RUNS / f"{e}", RECIPE.config(e)) for e in LENGTHS}
     if TAUGHT:
-        folder, longest = RUNS / "teachers", LENGTHS[-1]
-        files = [folder / f"{RECIPE.variant}-{seed}.safetensors" for seed in TEACHERS]
+        longest = LENGTHS[-1]
         config = RECIPE.config(longest, distillation=SHARES["taught"])
-        found["teachers"] = Group(folder, RECIPE.config(EPOCHS), TEACHERS)
-        found[f"{longest} epochs, taught"] = Group(RUNS / "taught", config, SEEDS, files)
+        teachers = weights_of(TEACHER_RUNS, RECIPE.variant, TEACHERS)
+        found[f"recipe, {longest} epochs, taught"] = Group(RUNS / "taught", config, teachers)
     return found
 
 
@@ -87,12 +86,14 @@ def recipe(jobs: int | None = None) -> None:
 
     jobs: as for run.
     """
-    for name, (folder, config, seeds, teachers) in groups().items():
-        print(f"the recipe, {name}")
-        run([RECIPE.variant], seeds, folder, jobs, config=config, teachers=teachers)
-    found = recipe_runs()
-    write_atomically(RUNS / "recipe.png", recipe_figure(found).png(figures.DPI))
-    text = json.dumps(measure_views(found), indent=1)
+    if TAUGHT:
+        print("teachers")
+        run([RECIPE.variant], TEACHERS, TEACHER_RUNS, jobs, config=RECIPE.config(EPOCHS))
+    for name, (folder, config, teachers) in groups().items():
+        print(name)
+        run([RECIPE.variant], SEEDS, folder, jobs, config=config, teachers=teachers)
+    write_atomically(RUNS / "recipe.png", recipe_figure(recipe_runs()).png(figures.DPI))
+    text = json.dumps(measure_views(), indent=1)
     write_atomically(RUNS / "views.json", f"{text}\n".encode())
 
 
@@ -102,9 +103,8 @@ def recipe_runs() -> dict[str, list[History]]:
     Raises ValueError unless each has a run by its config for each of SEEDS.
     """
     found = {
-        f"recipe, {name}": runs_by(of.folder, RECIPE.variant, of.config, of.seeds, "recipe")
+        name: runs_by(of.folder, RECIPE.variant, of.config, SEEDS, "recipe")
         for name, of in groups().items()
-        if of.seeds == SEEDS
     }
     folder = FOLDERS["from the page"]
     found[f"{BASELINE}, published protocol"] = runs_by(
@@ -116,8 +116,7 @@ def recipe_runs() -> dict[str, list[History]]:
 def first_length(found: Mapping[str, Sequence[History]]) -> int | None:
     """The fewest of LENGTHS whose mean's 95 % interval lies above the goal; None if none's does."""
     for epochs in LENGTHS:
-        low, _ = estimate([h.final_accuracy for h in found[f"recipe, {epochs} epochs"]]).interval()
-        if low > GOAL:
+        if surely_passes([h.final_accuracy for h in found[f"recipe, {epochs} epochs"]]):
             return epochs
     return None
 
@@ -143,16 +142,15 @@ def five_views(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.cat(found)
 
 
-def measure_views(found: Mapping[str, Sequence[History]]) -> dict[str, list[float]]:
-    """The accuracy (%) of networks on five views of each test image, by seed.
+def measure_views() -> dict[str, list[float]]:
+    """The accuracy (%) of the recipe's networks on five views of each test image, by seed.
 
-    found: as recipe_runs gives it; groups whose weights were not kept are left out.
+    By group; those whose weights were not kept are left out.
     """
-    data, measured, places = load_mnist(), {}, groups()
-    for name, runs in found.items():
-        place = places.get(name.removeprefix("recipe, "))
-        files = [place.folder / f"{h.variant}-{h.seed}.safetensors" for h in runs] if place else []
-        if files and all(file.exists() for file in files):
+    data, measured = load_mnist(), {}
+    for name, group in groups().items():
+        files = weights_of(group.folder, RECIPE.variant, SEEDS)
+        if all(file.exists() for file in files):
             views = (five_views(load_weights(file), data.test_images) for file in files)
             hits = [(view.argmax(1) == data.test_labels).double().mean() for view in views]
             measured[name] = [round(100 * share.item(), 2) for share in hits]
@@ -173,9 +171,6 @@ def recipe_table(
     def mean(values: Iterable[float], form: str = "{:.3f}") -> str:
         return with_interval(estimate(list(values)), form.format)
 
-    def voting(runs: Sequence[History]) -> str:
-        return f"{vote(answers({(h.variant, h.seed): h for h in runs}, runs[0].variant)):.3f}"
-
     of = list(found.values())
     rows = [
         ["final test accuracy, %", *(mean(h.final_accuracy for h in runs) for runs in of)],
@@ -185,7 +180,8 @@ def recipe_table(
         epochs = (mean(map(epochs_to(accuracy), runs), "{:.1f}") for runs in of)
         rows.append([f"first epoch at {accuracy} %", *epochs])
     if views:
-        rows.append(["their networks voting, %", *map(voting, of)])
+        votes = (f"{vote(answers(runs)):.3f}" for runs in of)
+        rows.append(["their networks voting, %", *votes])
         shifted = (mean(views[name]) if name in views else "" for name in found)
         rows.append(["on five views of each image, %", *shifted])
     return markdown(["", *found], rows)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from helpers.config import TrainingConfig
 from helpers.files import write_atomically
 from helpers.history import History
-from study.runs import run, runs_by
+from study.runs import run, runs_by, weights_of
 from study.statistics import estimate
 from study.tables import markdown, with_interval
 
@@ -115,7 +115,7 @@ def standings(train: Callable = lambda *_, **__: None) -> tuple[list[Standing], 
         names = sorted(found, key=lambda name, of=found: (-accuracy(of[name]), loss(of[name])))
         after.append({name: found[name] for name in names})
     winner = CANDIDATES[names[0]]
-    networks = [folder(names[0]) / f"{winner.variant}-{seed}.safetensors" for seed in TEACHERS]
+    networks = weights_of(folder(names[0]), winner.variant, TEACHERS)
     trial = {}
     for name, share in SHARES.items():
         config = winner.config(LONG, distillation=share)

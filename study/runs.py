@@ -70,6 +70,11 @@ def histories(runs: Runs, variant: str) -> list[History]:
     return [history for (name, _), history in sorted(runs.items()) if name == variant]
 
 
+def weights_of(folder: Path, variant: str, seeds: Sequence[int]) -> list[Path]:
+    """The files that hold the weights of a variant's runs with these seeds."""
+    return [folder / f"{variant}-{seed}.safetensors" for seed in seeds]
+
+
 def runs_by(
     folder: str | Path, variant: str, config: TrainingConfig, seeds: Sequence[int], command: str
 ) -> list[History]:

@@ -571,7 +571,7 @@ def networks(runs: Runs, table: pd.DataFrame) -> str:
     """How much the networks of a variant disagree, and what they say together."""
     rows = []
     for variant in names(runs):
-        said = analysis.answers(runs, variant)
+        said = analysis.answers(histories(runs, variant))
         apart = np.mean([analysis.disagreement(*pair) for pair in combinations(said, 2)])
         mean = table[ACCURACY.name, variant].mean()
         rows.append([bold(variant), f"{apart:.2f}", f"{mean:.3f}", f"{analysis.vote(said):.3f}"])
@@ -585,7 +585,7 @@ def churn(runs: Runs) -> str:
     def apart(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
         return np.mean([analysis.disagreement(*pair) for pair in pairs])
 
-    v1, v2 = (analysis.answers(runs, v) for v in ("v1", "v2"))
+    v1, v2 = (analysis.answers(histories(runs, v)) for v in ("v1", "v2"))
     between = apart(zip(v1, v2, strict=True))
     more = between > min(apart(combinations(of, 2)) for of in (v1, v2))
     return (
@@ -597,7 +597,7 @@ def churn(runs: Runs) -> str:
 
 def floor(runs: Runs) -> str:
     """How many test images which networks get wrong."""
-    wrong = {variant: analysis.answers(runs, variant) >= 0 for variant in VARIANTS}
+    wrong = {variant: analysis.answers(histories(runs, variant)) >= 0 for variant in VARIANTS}
     count = sum(of.sum(axis=0) for of in wrong.values())
     never, often = int((count == len(runs)).sum()), int((2 * count > len(runs)).sum())
     hard = np.all([2 * of.sum(axis=0) > len(SEEDS) for of in wrong.values()], axis=0)

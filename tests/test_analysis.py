@@ -48,6 +48,7 @@ from study.claims import (
     measured,
     per_seed,
 )
+from study.runs import histories
 from study.statistics import holm
 from tests.helpers import history, made_up_study
 
@@ -89,7 +90,7 @@ def test_the_unpaired_interval_covers_a_ratio_19_times_in_20():
 
 
 def test_answers_are_kept_by_seed_and_image(runs):
-    found = answers(dict(reversed(runs.items())), "v2")
+    found = answers(histories(dict(reversed(runs.items())), "v2"))
     for row, seed in zip(found, range(47, 57), strict=True):
         wrong = np.flatnonzero(row >= 0)
         assert list(zip(wrong, row[wrong], strict=True)) == list(
@@ -119,7 +120,7 @@ def test_the_interval_over_images_holds_the_estimate_and_is_as_wide_as_both_spre
     [(low, high), level] = beyond_these_images(runs, [contrast, Contrast("v2")])
     assert level[0] < table[ACCURACY.name, "v2"].mean() < level[1] < 100
     values = per_seed(table, contrast, ACCURACY)
-    wrong = {v: (answers(runs, v) >= 0).mean(axis=0) for v in ("v2", "final")}
+    wrong = {v: (answers(histories(runs, v)) >= 0).mean(axis=0) for v in ("v2", "final")}
     per_image = 100 * (wrong["v2"] - wrong["final"])
     assert per_image.mean() == pytest.approx(fmean(values))
     assert low < fmean(values) < high

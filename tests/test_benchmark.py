@@ -98,10 +98,10 @@ def test_the_goal_is_reached_when_the_whole_interval_of_the_mean_is_over_it(benc
     """And not when the mean is, or every run by itself is in some epoch."""
     accuracies = ([99.3, 99.5, 99.39, 99.45, 99.6], [99.3, 99.38, 99.6, 99.41, 99.4])
     runs = {("final", seed): history(of, "final", seed) for seed, of in enumerate(accuracies * 5)}
-    monkeypatch.setattr(benchmark, "load_runs", lambda folder: runs)
+    monkeypatch.setattr(benchmark, "load_runs", lambda: runs)
     assert benchmark.epochs_to_goal("final") == 3
-    low = [fmean(of) for of in zip(*accuracies, strict=True)]
-    assert low[1] > 99.4  # whose interval reaches below
+    means = [fmean(of) for of in zip(*accuracies, strict=True)]
+    assert means[1] > 99.4  # whose interval reaches below
 
 
 def spread(figures, name="ratio"):

@@ -30,7 +30,7 @@ def calls(monkeypatch, tmp_path):
     calls, page = [], FOLDERS["from the page"]
     kept = {page: {("final", seed): history([99.5] * 20, "final", seed) for seed in SEEDS}}
 
-    def run(variants, seeds, folder, jobs, config, teachers):
+    def run(variants, seeds, folder, jobs, config, teachers=()):
         calls.append((folder, config, seeds, teachers))
         kept[folder] = {}
         for seed in seeds:
@@ -70,7 +70,7 @@ def test_the_recipe_is_ten_runs_of_each_length_on_all_images_and_no_others(calls
 def test_teachers_are_networks_of_the_recipe_by_other_seeds_and_no_results(calls, monkeypatch):
     monkeypatch.setattr(one_cycle, "TAUGHT", True)
     one_cycle.recipe()
-    teachers, taught = calls[-2:]
+    teachers, *_, taught = calls
     assert teachers == (RUNS / "teachers", RECIPE.config(8), TEACHERS, ())
     files = [RUNS / "teachers" / f"{RECIPE.variant}-{seed}.safetensors" for seed in TEACHERS]
     assert taught == (RUNS / "taught", RECIPE.config(20, distillation=0.7), SEEDS, files)
@@ -163,7 +163,7 @@ def test_views_are_measured_where_the_weights_were_kept(calls, mnist, monkeypatc
         save_weights(model, RUNS / "8" / f"{run.variant}-{run.seed}.safetensors", run)
     right = one_cycle.five_views(model, images).argmax(1) == labels
     expected = [round(100 * right.double().mean().item(), 2)] * 10
-    assert one_cycle.measure_views(found) == {"recipe, 8 epochs": expected}
+    assert one_cycle.measure_views() == {"recipe, 8 epochs": expected}
 
 
 def test_the_committed_figure_is_that_of_the_committed_runs(monkeypatch):
