@@ -24,6 +24,7 @@ ifneq ($(words $(DRAW_VENV)),1)
 $(error DRAW_VENV is "$(DRAW_VENV)"; expected a path without spaces)
 endif
 RUN := $(VENV)/bin/python -m
+TESTS := $(RUN) pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 READY := $(VENV)/.ready
 NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final OneCycle AsRun)
 QUICK := build/quick
@@ -75,14 +76,14 @@ study: $(READY)
 report: $(READY)
 	@$(RUN) study report
 
-check: $(READY)
-	@$(RUN) pytest -m "not slow and not torture"
+check: data
+	@$(TESTS) -m "not slow and not torture"
 
 draw: $(DRAW_VENV)/.ready
 	@$(DRAW_VENV)/bin/python app.py
 
-test: $(READY)
-	@$(RUN) pytest -m "not torture"
+test: data
+	@$(TESTS) -m "not torture"
 
 torture: $(READY)
 	@$(RUN) pytest -m torture
