@@ -84,6 +84,12 @@ def workers(
             None if scheduler else life,
         )
 
+    def capacity() -> int:
+        try:
+            return max(1, sum(client.nthreads().values()))
+        except OSError as error:  # of which a time-out is one; the caller's have other reasons
+            raise CommClosedError(str(error)) from error
+
     with client:
         try:
             client.wait_for_workers(1, timeout=SECONDS)
@@ -95,10 +101,7 @@ def workers(
         client.subscribe_topic(topic, lambda event: tell(*event[1]))
         executor = client.get_executor(pure=False, retries=2)
         try:
-            yield (
-                lambda name, task: executor.submit(train_there, name, task),
-                lambda: max(1, sum(client.nthreads().values())),
-            )
+            yield lambda name, task: executor.submit(train_there, name, task), capacity
         except (CancelledError, CommClosedError, KilledWorker) as error:
             raise RuntimeError(
                 f"the Dask scheduler at {scheduler} is gone, or several workers died of one run: "

@@ -480,7 +480,10 @@ def dask(tmp_path):
     scheduler = subprocess.Popen([*dask, "scheduler", *at, "--port", "0"], **quiet)
     wait_for(lambda: file.exists() and file.stat().st_size)
     worker = subprocess.Popen([*dask, "worker", *at, "--nthreads", "1"], **quiet)
-    yield scheduler, json.loads(file.read_text())["address"]
+    address = json.loads(file.read_text())["address"]
+    with distributed.Client(address, timeout=TIMEOUT, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=TIMEOUT)
+    yield scheduler, address
     for process in (worker, scheduler):
         process.terminate()
         process.wait(TIMEOUT)
@@ -494,6 +497,17 @@ def test_a_scheduler_that_goes_away_ends_the_study_in_one_sentence(tmp_path, sta
     scheduler.kill()
     said, _ = process.communicate(timeout=TIMEOUT)
     assert f"the Dask scheduler at {address} is gone" in said.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_gone_when_asked_for_its_workers_is_one_sentence(dask, monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS", 3)
+    scheduler, address = dask
+    ends = pytest.raises(RuntimeError, match=f"the Dask scheduler at {address} is gone")
+    with ends, workers.workers(address, None, print) as (_, capacity):
+        scheduler.kill()
+        scheduler.wait()
+        capacity()
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
