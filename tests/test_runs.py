@@ -53,25 +53,27 @@ def in_the_project(monkeypatch):
     monkeypatch.chdir(PROJECT)
 
 
-@functools.cache
-def undisturbed(variant, seed):
-    """A run as trained in this process by the notebooks' steps."""
-    config = TrainingConfig(seed, epochs=2)
-    data = load_mnist(PROJECT / "data").first(IMAGES)
-    loaders = make_loaders(data, config, num_workers=2)
-    model = build(variant, seed)
-    history = fit(model, *loaders, config, "cpu", progress=False)
-    loss, accuracy = evaluate(model, loaders[0].as_they_are(), CPU)
-    history.clean_train = {"loss": loss, "accuracy": accuracy}
-    return without_times(history)
-
-
-def all_undisturbed(variants=("v1",), seeds=(42, 43, 44)):
-    """By (variant, seed)."""
-    return {run: undisturbed(*run) for run in itertools.product(variants, seeds)}
-
-
 ARGUMENTS = {"variants": ["v1"], "seeds": [42, 43, 44], **SMALL}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(mnist):
+    """A function: runs by (variant, seed), trained once in this process by the notebooks' steps."""
+
+    @functools.cache
+    def train(variant, seed):
+        config = TrainingConfig(seed, epochs=2)
+        loaders = make_loaders(mnist.first(IMAGES), config, num_workers=2)
+        model = build(variant, seed)
+        history = fit(model, *loaders, config, "cpu", progress=False)
+        loss, accuracy = evaluate(model, loaders[0].as_they_are(), CPU)
+        history.clean_train = {"loss": loss, "accuracy": accuracy}
+        return without_times(history)
+
+    def undisturbed(variants=ARGUMENTS["variants"], seeds=ARGUMENTS["seeds"]):
+        return {run: train(*run) for run in itertools.product(variants, seeds)}
+
+    return undisturbed
 
 
 @pytest.fixture
@@ -96,7 +98,9 @@ def start():
 
 
 @pytest.mark.slow
-def test_runs_side_by_side_are_those_of_the_notebooks_and_leave_their_weights(tmp_path, capsys):
+def test_runs_side_by_side_are_those_of_the_notebooks_and_leave_their_weights(
+    tmp_path, undisturbed, capsys
+):
     grid = ["v1", "v2_bn"], [42, 43]
     run(["v1"], [42], tmp_path, jobs=1, **SMALL)
     before = (tmp_path / "v1-42.json").read_bytes()
@@ -105,8 +109,8 @@ def test_runs_side_by_side_are_those_of_the_notebooks_and_leave_their_weights(tm
     said = capsys.readouterr().out  # what was there is not trained again
     assert said.count("finished") == 3 and not re.search("v1 +seed 42", said)
     assert (tmp_path / "v1-42.json").read_bytes() == before
-    assert histories(tmp_path) == all_undisturbed(*grid)
-    names = {f"{variant}-{seed}" for variant, seed in load_runs(tmp_path)}
+    assert histories(tmp_path) == undisturbed(*grid)
+    names = {f"{variant}-{seed}" for variant, seed in undisturbed(*grid)}
     files = {f"{name}.{kind}" for name in names for kind in ("json", "safetensors")}
     assert {path.name for path in tmp_path.iterdir()} == files
     for (variant, seed), history in load_runs(tmp_path).items():
@@ -185,7 +189,7 @@ def test_the_bar_counts_epochs_of_all_runs_and_gives_the_time_left(tmp_path, sta
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hit", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_study_broken_off_is_finished_by_the_next_call(tmp_path, start, hit):
+def test_a_study_broken_off_is_finished_by_the_next_call(tmp_path, undisturbed, start, hit):
     """Hit when the first run is whole: the others are broken, or have not begun."""
     process = start(tmp_path, jobs=2)
     wait_for(lambda: list(tmp_path.glob("*.json")))
@@ -200,12 +204,12 @@ def test_a_study_broken_off_is_finished_by_the_next_call(tmp_path, start, hit):
     assert whole
     run(folder=tmp_path, jobs=2, **ARGUMENTS)
     assert {path: path.read_bytes() for path in whole} == whole
-    assert histories(tmp_path) == all_undisturbed()
+    assert histories(tmp_path) == undisturbed()
     assert not list(tmp_path.glob("*.pt"))
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_and_the_study_goes_on(tmp_path, start):
+def test_a_killed_run_resumes_and_the_study_goes_on(tmp_path, undisturbed, start):
     process = start(tmp_path, jobs=2, variants=["v1"], seeds=[42])
     checkpoint = tmp_path / "v1-42.pt"
     size = wait_for(lambda: checkpoint.exists() and checkpoint.stat().st_size)
@@ -214,7 +218,7 @@ def test_a_killed_run_resumes_and_the_study_goes_on(tmp_path, start):
     os.kill(worker, signal.SIGKILL)
     said, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, said
-    assert histories(tmp_path) == all_undisturbed(seeds=[42])
+    assert histories(tmp_path) == undisturbed(seeds=[42])
 
 
 def children(pid):
@@ -225,7 +229,7 @@ def children(pid):
 
 
 @pytest.mark.slow
-def test_two_studies_on_one_folder_share_the_runs(tmp_path, start):
+def test_two_studies_on_one_folder_share_the_runs(tmp_path, undisturbed, start):
     """And a claim dies with its owner: the one that was killed left its runs to a third."""
     first, second = start(tmp_path, jobs=1), start(tmp_path, jobs=1)
     wait_for(lambda: len(list(tmp_path.glob("*.pt"))) == 2)
@@ -234,16 +238,16 @@ def test_two_studies_on_one_folder_share_the_runs(tmp_path, start):
     said, _ = second.communicate(timeout=TIMEOUT)
     assert second.returncode == 0, said
     run(folder=tmp_path, jobs=1, **ARGUMENTS)
-    assert histories(tmp_path) == all_undisturbed()
+    assert histories(tmp_path) == undisturbed()
     assert not list(tmp_path.glob("*.lock"))
 
 
 @pytest.mark.slow
-def test_no_run_is_trained_twice_by_two_studies(tmp_path, start):
+def test_no_run_is_trained_twice_by_two_studies(tmp_path, undisturbed, start):
     both = [start(tmp_path, jobs=1), start(tmp_path, jobs=1)]
     said = "".join(process.communicate(timeout=TIMEOUT)[0] for process in both)
-    assert histories(tmp_path) == all_undisturbed()
-    assert said.count("finished after 2 epochs") == len(all_undisturbed()), said
+    assert histories(tmp_path) == undisturbed()
+    assert said.count("finished after 2 epochs") == len(undisturbed()), said
 
 
 def plausible(variant="v1", seed=42, losses=0, **fields):
@@ -369,7 +373,7 @@ def git(folder, *arguments):
 
 @pytest.mark.slow
 def test_a_run_takes_no_module_from_the_current_folder_and_no_checkpoint_of_another(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, undisturbed
 ):
     (tmp_path / "data").symlink_to(PROJECT / "data")
     (tmp_path / "models.py").write_text("raise ValueError('not these')")
@@ -385,7 +389,7 @@ def test_a_run_takes_no_module_from_the_current_folder_and_no_checkpoint_of_anot
     told = []
     content, _ = workers.in_process(task, workers.snapshot(), told.append, None)
     found = History.from_dict(json.loads(content))
-    assert without_times(found) == undisturbed("v1", 42) and told == [1, 2]
+    assert without_times(found) == undisturbed(seeds=[42])["v1", 42] and told == [1, 2]
 
 
 @pytest.mark.slow
@@ -437,20 +441,22 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_run_resumes_on_another_worker_when_its_own_is_killed(tmp_path, start, cluster):
+def test_a_run_resumes_on_another_worker_when_its_own_is_killed(
+    tmp_path, undisturbed, start, cluster
+):
     process = start(tmp_path, scheduler=cluster.scheduler_address)
     wait_for(lambda: list(tmp_path.glob("*.pt")))
     kill_a_worker(cluster)
     said, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, said
-    assert histories(tmp_path) == all_undisturbed()
+    assert histories(tmp_path) == undisturbed()
     assert not list(tmp_path.glob("*.pt"))
 
 
 @pytest.mark.slow
-def test_a_cluster_of_this_process_leaves_its_modules_alone(tmp_path, cluster):
+def test_a_cluster_of_this_process_leaves_its_modules_alone(tmp_path, undisturbed, cluster):
     run(["v1"], [42], tmp_path, scheduler=cluster.scheduler_address, **SMALL)
-    assert histories(tmp_path) == all_undisturbed(seeds=[42])
+    assert histories(tmp_path) == undisturbed(seeds=[42])
     assert sys.modules["TrainingHelper"].History is History
 
 
