@@ -1,6 +1,5 @@
 """Effects, words and verdicts follow from the runs by the rules of study/PROTOCOL.md."""
 
-import gc
 from math import exp, log, sqrt
 from statistics import fmean
 
@@ -344,17 +343,10 @@ SPREAD = dict.fromkeys(("none", "v2", "late", "v1"), 0.18)
 
 def words(**study):
     """The five words of many made-up studies: a list per study."""
-    gc.freeze()  # multipletests collects garbage at every call, which takes longer than all else
-    try:
-        return [
-            [
-                found.word
-                for found in verdicts(measured(made_up_study(draw=draw, mistakes=False, **study)))
-            ]
-            for draw in range(SIMULATIONS)
-        ]
-    finally:
-        gc.unfreeze()
+    tables = (
+        measured(made_up_study(draw=draw, mistakes=False, **study)) for draw in range(SIMULATIONS)
+    )
+    return [[found.word for found in verdicts(table)] for table in tables]
 
 
 def four_errors(p):
