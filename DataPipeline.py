@@ -159,11 +159,11 @@ class ChunkLoader:
     """Batches of images, which threads prepare ahead in whole chunks.
 
     Iterating it gives batches of (images float32 [B, 1, 28, 28], normalized, labels int64 [B]) on
-    the device; len() counts them. What an epoch gives depends on the data, the config's seed, batch
-    size and setting, and the epoch set by set_epoch: not on the threads or on what ran before.
+    the device; len() counts them. What an epoch gives depends on the data, the teachers, the config
+    and the epoch set by set_epoch: not on the threads or on what ran before.
 
     images, labels: uint8 [N, 1, 28, 28] and int64 [N].
-    checksum: the SHA-256 of the data that the images are part of.
+    checksum: the SHA-256 of the data that the images are part of, and of the teachers.
     train: whether they are augmented and shuffled, in batches of the config's size.
     config, device, num_workers, teachers: as for make_loaders. With teachers the labels of the
         training images are probabilities, float32 [B, 10].

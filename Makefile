@@ -10,7 +10,7 @@
 # make bench       time an epoch beside an ordinary PyTorch loop's
 # make data        fetch MNIST
 # make lock        write requirements.lock and requirements-draw.lock: the versions of everything
-# make clean       remove build/, checkpoints and what killed writers left; asks first for a study's
+# make clean       remove build/ and what killed writers left; asks before it removes checkpoints
 #
 # Each sets up what it needs, in .venv or in VENV=PATH; draw in .venv-draw or in DRAW_VENV=PATH.
 
@@ -71,6 +71,7 @@ data: $(READY)
 
 study: $(READY)
 	@$(RUN) study run
+	@$(RUN) study run --setting "as run"
 	@$(RUN) study report
 
 report: $(READY)
@@ -99,20 +100,20 @@ lock:
 	@$(COMPILE) requirements-draw.lock requirements.txt requirements-draw.txt
 
 clean:
-	rm -rf build checkpoints
-	rm -f .*.tmp data/MNIST/raw/.*.tmp
-	find results -name '*.lock' -delete -or -name '.*.tmp' -delete
+	rm -rf build
+	rm -f .*.tmp docs/.*.tmp data/MNIST/raw/.*.tmp
+	find results -name '.*.tmp' -delete
 	@count=$$(find results -name '*.pt' | wc -l); \
 	if [ $$count -gt 0 ]; then \
 	    if [ -n "$(FORCE)" ]; then answer=y; \
 	    elif [ -t 0 ]; then \
-	        printf "Delete the checkpoints of %d unfinished runs of the study, too? [y/N] " $$count; \
+	        printf "Delete the checkpoints of %d unfinished runs under results/, too? [y/N] " $$count; \
 	        read answer; \
 	    fi; \
 	    case "$$answer" in \
-	        [yY]*) find results -name '*.pt' -delete ;; \
-	        *) echo "Kept: the checkpoints of" $$count "unfinished runs of the study, under" \
-	               "results/. make study resumes them; make clean FORCE=1 deletes them." ;; \
+	        [yY]*) find results -name '*.pt' -delete -or -name '*.lock' -delete ;; \
+	        *) echo "Kept: the checkpoints of" $$count "unfinished runs under results/. What began" \
+	               "them resumes them; make clean FORCE=1 deletes them." ;; \
 	    esac; \
 	fi
 

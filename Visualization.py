@@ -1,9 +1,9 @@
-"""Figures of the digits, the training and the mistakes: every function returns one Figure.
+"""Figures of the digits, the training and the mistakes: every public function returns one.
 
 Nothing is shown, saved or registered with pyplot, and no global setting is touched: end a notebook
 cell with the call and the figure appears once. Colors are Okabe and Ito's, safe for the color-
 blind; line style and marker differ as well, so that the figures also read in gray. The ground is
-white, on a dark page too. Every function raises ValueError for what is not as its docstring says.
+white, on a dark page too. What a notebook passes is checked: a ValueError says what is wrong.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def training_curves(
         star = {"marker": "*", "markersize": 16, "color": YELLOW, "markeredgecolor": "black"}
         label = f"first 99 %+ in the test: epoch {first}, {accuracy:.2f} %"
         top.plot([first], [accuracy], linestyle="none", zorder=3, label=label, **star)
-    stretch_axis(top, [record[f"{part}_accuracy"] for record in records for part in PARTS])
+    _stretch_axis(top, [record[f"{part}_accuracy"] for record in records for part in PARTS])
     top.set_ylabel("accuracy (%)\nlog scale of the error")
 
     middle.set_ylabel("cross-entropy (nats)")
@@ -283,7 +283,7 @@ def _unstretch(y: np.ndarray) -> np.ndarray:
     return 100.1 - 10.0**-y
 
 
-def stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
+def _stretch_axis(axes: Axes, accuracies: Sequence[float]) -> None:
     """A logarithmic axis of the error, labeled with the accuracy; 0.1 keeps 100 % finite."""
     low, high = _stretch(min(*accuracies, 98)), _stretch(max(*accuracies, 99.5))
     room = (high - low) / 20

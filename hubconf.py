@@ -1,4 +1,4 @@
-"""The trained networks for torch.hub: torch.hub.load(REPOSITORY, "final").
+"""The trained networks for torch.hub: torch.hub.load("OWNER/NAME", "final").
 
 Each is in evaluation mode on the CPU. It takes float32 images [B, 1, 28, 28] of light digits on
 black, in [0, 1] and then normalized, (images - 0.1307) / 0.3081, and returns logits [B, 10].
@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers.weights import load_weights
 
-dependencies = ["torch", "numpy", "msgspec", "safetensors", "tqdm"]
+dependencies = ["torch", "numpy", "msgspec", "safetensors"]
 
 _RESULTS = Path(__file__).parent / "results"
 

@@ -1,9 +1,9 @@
 """The networks: small CNNs of four blocks for MNIST, as lists one can read aloud.
 
-There are two settings. *From the page*: the widths that were guessed from what the publication's
+There are three settings. *From the page*: the widths that were guessed from what the publication's
 page says (17,938 parameters, 18,434 with batch normalization). *As run*: the network that its
-notebooks define (17,938 and 18,278). docs/choices.md sets them side by side. A third, *recipe*, has
-what the one-cycle recipe may take instead.
+notebooks define (17,938 and 18,278). docs/choices.md sets these two side by side. *Recipe*: what
+the one-cycle recipe may take instead.
 """
 
 from __future__ import annotations

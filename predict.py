@@ -145,10 +145,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="a picture of one digit, or a folder of them"
     )
-    parser.add_argument("--show", action="store_true", help="what the networks are given, too")
+    parser.add_argument(
+        "--show", action="store_true", help="print the picture that the networks are given"
+    )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each picture")
     parser.add_argument(
-        "--weights", default=WEIGHTS, metavar="FOLDER", help="of v1, v2 and final (%(default)s)"
+        "--weights",
+        default=WEIGHTS,
+        metavar="FOLDER",
+        help="with those of v1, v2 and final (%(default)s)",
     )
     options = parser.parse_args(arguments)
     try:

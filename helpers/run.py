@@ -33,8 +33,8 @@ from helpers.history import History, environment
 from models import identify
 
 
-class OtherRun(ValueError):
-    """A checkpoint is of another run than the one that was to resume."""
+class OtherCode(ValueError):
+    """A checkpoint is of the run that was to resume, but by other code."""
 
 
 class EarlyStopping:
@@ -206,19 +206,22 @@ class Run:
     def resume(self, checkpoint: str | Path) -> bool:
         """Go on from a checkpoint, if there is one.
 
-        Raises OtherRun if it is not one of this very run; nothing of it has then been used.
+        Raises ValueError if it is not one of this very run, OtherCode if the code alone differs;
+        nothing of it has then been used.
         """
         state = load_checkpoint(checkpoint)
         if state is None:
             save_checkpoint(checkpoint, self.kept)  # a place that cannot be written is found now
             return False
+        wrong = []
         try:
             if wrong := differences(state["identity"], self.identity):
                 raise ValueError("; ".join(wrong[:3]))
             self._restore(state)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             self.go_back()
-            raise OtherRun(
+            by_code = len(wrong) == 1 and wrong[0].startswith("code is ")
+            raise (OtherCode if by_code else ValueError)(
                 f"the checkpoint {checkpoint} belongs to another run: {str(error)[:500]}. It was "
                 "left alone; choose another path, or delete it to start from the beginning."
             ) from error

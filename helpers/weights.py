@@ -73,16 +73,19 @@ def save_run(model: Network, history: History, path: str | Path, protocol: Train
 
     protocol: by which a run has to be, on all training images, to be kept in results/.
 
-    Raises ValueError if the run is not by the protocol and the path is in results/, and what
-    History.save and save_weights raise; nothing is written then.
+    Raises ValueError, and writes nothing, if the run is not by the protocol and the path is in
+    results/; and what save_weights and History.save raise.
     """
     path = Path(path)
     results = Path(__file__).resolve().parent.parent / "results"
     if results in path.resolve().parents and not history.follows(protocol):
+        asked = protocol.as_dict().items()
+        others = [k for k, v in asked if k != "epochs" and history.config.get(k) != v]
         raise ValueError(
             f"results/ is for complete runs by the protocol; this one had {len(history.epochs)} "
-            f"epochs on {history.train_images:,} images: set OUT_DIR to another folder, say "
-            "build/quick, and run this cell again."
+            f"epochs on {history.train_images:,} images"
+            f"{''.join(f', another {name}' for name in others)}: set OUT_DIR to another folder, "
+            "say build/quick, and run this cell again."
         )
     save_weights(model, path.with_suffix(".safetensors"), history)
     history.save(path.with_suffix(".json"))

@@ -1,1 +1,1 @@
-"""The study: nine variants, ten seeds each, and a report of what they say. See PROTOCOL.md."""
+"""The study: nine variants from the page and eight as run, ten seeds each; its report."""

@@ -121,6 +121,11 @@ class Verdict(NamedTuple):
     predicted: list[Interval]
     plausible: list[bool]
 
+    @property
+    def found(self) -> list[tuple[Part, Effect]]:
+        """The claim's parts, each with its effect."""
+        return list(zip(self.claim.parts, self.effects, strict=True))
+
 
 def verdicts(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> list[Verdict]:
     """The verdicts on CLAIMS, in their order.

@@ -113,7 +113,7 @@ FACES = {True: VERMILLION, False: "white"}  # of an effect's marker: whether a v
 
 
 def forest(panels: Sequence[EffectPanel]) -> Figure:
-    """Effects with their intervals, a panel per measure, before the band of what does not matter.
+    """Effects with their intervals, a panel per measure, against the band of what does not matter.
 
     The thick bar is the 90 % interval: where it lies within the band, the effect is smaller than
     what matters. A filled marker has a verdict resting on it. Of two settings the second stands
@@ -176,7 +176,7 @@ class Band(NamedTuple):
 
 
 def inside_our_band(bands: Sequence[Band]) -> Figure:
-    """The publication's curves before the range and the geometric mean of our runs, side by side.
+    """The publication's curves against the range and the geometric mean of our runs, side by side.
 
     Errors are on a logarithmic axis; those of the training images are dashed.
     """

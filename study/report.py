@@ -111,7 +111,8 @@ def report(
     files["comparison.md"] = render(runs, load_runs(pilot), others).encode()
     for name, content in files.items():
         write_atomically(Path(out, name), content)
-    print(f"{Path(out, 'comparison.md')}: {len(runs) + len(others)} runs compared")
+    compared = len(runs) + (0 if _missing(others, AS_RUN_SETTING) else len(others))
+    print(f"{Path(out, 'comparison.md')}: {compared} runs compared")
 
 
 # --- are these the runs? --------------------------------------------------------------------------

@@ -292,7 +292,7 @@ def _train_all(
             )
         bar.refresh()  # the time goes on
     if others:
-        print(f"{others} runs were taken by another process: run again to see what is missing.")
+        print(f"Another process has taken {others} of the runs: run again to see what is missing.")
 
 
 def _release(lock: FileLock) -> None:

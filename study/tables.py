@@ -80,8 +80,8 @@ def yes(value: bool | None) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """ "a, b and c"; "none" of nothing"""
-    *most, last = list(words) or ["none"]
+    """ "a, b and c"; "none of them" of nothing, as a variant is called none"""
+    *most, last = list(words) or ["none of them"]
     return f"{', '.join(most)} and {last}" if most else last
 
 
@@ -150,10 +150,7 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame) -> str:
 
 def sentence(verdict: Verdict, added: str) -> str:
     """What a reader can quote of a verdict; added: what else is to be said of it."""
-    estimates = [
-        with_interval(found.estimate, part.write)
-        for part, found in zip(verdict.claim.parts, verdict.effects, strict=True)
-    ]
+    estimates = [with_interval(found.estimate, part.write) for part, found in verdict.found]
     quoted = plausibility([q.text() for q in verdict.claim.quoted], verdict.plausible)
     doubt = f" after {len(SEEDS)} seeds" if verdict.word == INCONCLUSIVE else ""
     said = verdict.claim.sentence.format(*estimates)
@@ -184,24 +181,33 @@ def claims(found: Sequence[Verdict], source: pd.DataFrame = PAGE) -> str:
         )
         word = f"**{verdict.word}**"
         rows.append(
-            [f"{n}. {verdict.claim}", word, p_text(verdict.corrected), size(verdict), numbers]
+            [
+                f"{n}. {verdict.claim}",
+                word,
+                p_text(verdict.corrected),
+                size(verdict, source),
+                numbers,
+            ]
         )
     head = ["claim, as published", "is there an effect", "p, after Holm", "how large, here"]
     return markdown([*head, "is the published figure a plausible single run"], rows)
 
 
-def size(verdict: Verdict) -> str:
-    """How large the effects of a verdict's parts are; whether a mean as claimed is excluded."""
+def size(verdict: Verdict, source: pd.DataFrame = PAGE) -> str:
+    """How large the effects of a verdict's parts are; whether a mean as claimed is excluded.
+
+    source: what the claim's number is taken from, the page or its logs.
+    """
     said = [
         f"{f'{part.contrast.name}: ' if verdict.effects[1:] else ''}"
         f"{with_interval(of.estimate, part.write)} {part.unit}"
-        for part, of in zip(verdict.claim.parts, verdict.effects, strict=True)
+        for part, of in verdict.found
     ]
     if verdict.claim.of_means:
         quoted, measure = verdict.claim.quoted[0], verdict.claim.parts[0].measure
         ends = tuple(map(measure.natural, verdict.effects[0].estimate.interval()))
-        held = "is not excluded" if analysis.lies_in(quoted.number(), ends) else "is excluded"
-        said.append(f"a mean of {quoted.text()} {held}")
+        held = "is not excluded" if analysis.lies_in(quoted.number(source), ends) else "is excluded"
+        said.append(f"a mean of {quoted.text(source)} {held}")
     return "<br>".join(said)
 
 
@@ -209,7 +215,7 @@ def parts(found: Sequence[Verdict]) -> str:
     """What the verdicts rest on: the primary contrasts, and claim 4's parts."""
     rows = []
     for n, verdict in enumerate(found, 1):
-        for part, of in zip(verdict.claim.parts, verdict.effects, strict=True):
+        for part, of in verdict.found:
             against = f" against {part.null:g} %" if part.null else ""
             rows.append(
                 [
@@ -232,7 +238,7 @@ def on_different_sides(found: Sequence[Verdict]) -> str:
     named = [
         f"claim {n}, {part.contrast.name}"
         for n, verdict in enumerate(found, 1)
-        for part, of in zip(verdict.claim.parts, verdict.effects, strict=True)
+        for part, of in verdict.found
         if of.tests_disagree
     ]
     if not named:
@@ -247,12 +253,13 @@ def others_said(table: pd.DataFrame, others: Sequence[Contrast] = OTHERS) -> str
     """Which of the other variants Final is shown to be more accurate than, in words."""
     found = analysis.family(table, others, ACCURACY)
     beaten = [c.name for c, e, p, _ in found if p < ALPHA and e.estimate.mean > 0]
-    rest = [c.name for c in others if c.name not in beaten]
-    beaten, rest = (listed(n.removeprefix("final - ") for n in of) for of in (beaten, rest))
+    rest = [c.name for c in others if c.name not in beaten] if beaten else []
+    groups = (listed(n.removeprefix("final - ") for n in of) for of in (beaten, rest) if of)
     means = table[ACCURACY.name].mean()
     return (
-        f"Of the {len(others)} others, Final is shown to be more accurate than {beaten}, and "
-        f"not than {rest}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
+        f"Of the {len(others)} others, Final is shown to be more accurate than "
+        f"{', and not than '.join(groups) or 'none of them'}. The highest mean is that of "
+        f"{means.idxmax()}, {means.max():.3f} %."
     )
 
 
@@ -296,7 +303,9 @@ def publication(page: Sequence[Verdict], as_run: Sequence[Verdict] | None) -> st
             f"{q.contrast.name}: {q.text(LOGGED)}" for q in claim.quoted if q.value is None
         )
         ours = [verdict, *([as_run[n - 1]] if as_run else [])]
-        said = [f"**{v.word}**<br>{size(v)}" for v in ours]
+        said = [
+            f"**{v.word}**<br>{size(v, by)}" for v, by in zip(ours, (PAGE, LOGGED), strict=False)
+        ]
         if as_run:
             one, other = (v.word for v in ours)
             same = f"{one} in both settings"
@@ -340,12 +349,12 @@ def reproduced(held: Mapping[str, Reproduction]) -> str:
 def beside(table: pd.DataFrame) -> str:
     """Published numbers that depend on what was guessed, and the interval of one more run here."""
     rows = []
-    for measure in (TRAIN_1, FIRST_ACCURACY, GAP, GAP_ALIKE):
+    for measure in (TRAIN_1, FIRST_ACCURACY, GAP):
         numbers, cells = published(measure), []
         for v in THREE:
             ends = analysis.predicted(table, Quoted(Contrast(v), measure))
-            none = f"none {interval(ends, measure.level)}"
-            cells.append(_held(measure, numbers[v], ends) if v in numbers else none)
+            unsaid = f"- {interval(ends, measure.level)}"
+            cells.append(_held(measure, numbers[v], ends) if v in numbers else unsaid)
         rows.append([f"{measure.meaning}, {measure.unit}", *cells])
     return markdown(["", *THREE], rows)
 
@@ -400,7 +409,7 @@ def conditions(runs: Runs) -> str:
     rates = {rate for variant in VARIANTS.values() for rate in variant.dropout if rate}
     return (
         f"{len(SEEDS)} seeds of each variant, "
-        f"{'one processor' if len(processors) == 1 else f'{len(processors)} processors'} "
+        f"{'one type' if len(processors) == 1 else f'{len(processors)} types'} of processor "
         f"({'; '.join(sorted(processors))}), dropout of rate {listed(f'{r:g}' for r in rates)}, "
         f"and these {TEST_IMAGES:,} test images"
     )
@@ -602,15 +611,15 @@ def floor(runs: Runs) -> str:
     never, often = int((count == len(runs)).sum()), int((2 * count > len(runs)).sum())
     hard = np.all([2 * of.sum(axis=0) > len(SEEDS) for of in wrong.values()], axis=0)
     least, of_one = int(hard.sum()), count[hard].sum() / len(runs)
-    always = [f"{v} {int(of.all(axis=0).sum())}" for v, of in wrong.items()]
+    always = [f"of {v} {int(of.all(axis=0).sum())}" for v, of in wrong.items()]
     most = 100 * count[2 * count > len(runs)].sum() / count.sum()
     return (
         f"Of the {TEST_IMAGES:,} test images, {never or 'none'} {'is' if never < 2 else 'are'} "
-        f"wrong in all {len(runs)} networks, and {(count == 0).sum():,} are wrong in none. In more "
-        f"than half of them {often} are wrong, which make {most:.0f} % of all mistakes, and in "
-        f"more than half of every variant's {least}, for {100 * least / TEST_IMAGES:.2f} points of "
-        f"error, of which a single network has {100 * of_one / TEST_IMAGES:.2f} on average. In all "
-        f"{len(SEEDS)} networks of a variant are wrong: {listed(always)}."
+        f"wrong in all {len(runs)} networks, and {(count == 0).sum():,} are wrong in none. More "
+        f"than half of the networks get {often} images wrong; these make {most:.0f} % of all "
+        f"mistakes. {least} are wrong in more than half of every variant's networks, and cost a "
+        f"single network {100 * of_one / TEST_IMAGES:.2f} points of error on average. Wrong in all "
+        f"{len(SEEDS)} networks of a variant are: {listed(always)}."
     )
 
 

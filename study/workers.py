@@ -24,7 +24,7 @@ from pathlib import Path
 from DataPipeline import load_mnist, make_loaders
 from helpers.config import TrainingConfig, get_device, set_seed
 from helpers.history import History
-from helpers.run import OtherRun
+from helpers.run import OtherCode
 from helpers.weights import load_weights, save_weights
 from models import SETTINGS
 from TrainingHelper import evaluate, fit
@@ -190,7 +190,7 @@ def train(
 
     The history and the weights go into the folder, as run.json and run.safetensors. MNIST is that
     of load_mnist, wherever this runs. The checkpoint is kept on the host that asked for the run;
-    one of other code is of no use to a study, whose run begins again.
+    one by other code is of no use to a study, and the run begins again.
     """
     config, device = TrainingConfig(**config), get_device()
     data = load_mnist().held_out() if held_out else load_mnist()
@@ -206,7 +206,7 @@ def train(
 
     try:
         history = fit(model, *loaders, config, device, checkpoint, tell)
-    except OtherRun:
+    except OtherCode:
         Path(checkpoint).unlink()
         history = fit(model, *loaders, config, device, checkpoint, tell)
     loss, accuracy = evaluate(model, loaders[0].as_they_are(), device)

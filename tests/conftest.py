@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from DataPipeline import MNIST, load_mnist
-from tests.helpers import PROJECT, made_up_study
+from tests.helpers import DRAWN, PROJECT, made_up_study
 
 pytest.register_assert_rewrite("tests.victims")
 torch.set_num_threads(1)  # as every run has it: more of them wait for each other
@@ -52,9 +52,15 @@ def public_folder():
             path.chmod(0o755)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """After a failure, what draws the same faults again."""
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"Random faults were drawn by {DRAWN}")
+
+
 @pytest.fixture
 def tell(capsys):
-    """Says how many faults were inflicted, in pytest's own output."""
+    """Says how many faults were inflicted, in pytest's own output; pytest-xdist keeps it back."""
 
     def tell(text):
         with capsys.disabled():

@@ -59,7 +59,7 @@ def no_rights():
         os.seteuid(user)
 
 
-def wait_for(condition, seconds=100, every=0.05):
+def wait_for(condition, seconds=300, every=0.05):
     """Wait until condition() is true, which is asked every so many seconds; its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

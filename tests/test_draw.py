@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from unittest.mock import MagicMock
 
 import pytest
+from PIL import Image
 
 from tests.helpers import PROJECT
 
@@ -35,6 +37,28 @@ def test_the_lock_of_the_page_holds_its_requirements_and_no_address():
     # Whatever else it can, it shares with the notebooks: Gradio wants an older Pillow.
     differs = pinned("requirements.lock") - pinned("requirements-draw.lock")
     assert {pin.split("==")[0] for pin in differs} <= {"pillow"}
+
+
+@pytest.fixture
+def app(monkeypatch):
+    """app.py, without the page."""
+    monkeypatch.setitem(sys.modules, "gradio", MagicMock())
+    monkeypatch.delitem(sys.modules, "app", raising=False)
+    yield importlib.import_module("app")
+    del sys.modules["app"]
+
+
+def test_a_picture_is_answered_with_what_the_networks_are_given_and_say(app, tmp_path):
+    for pad in (None, app.blank()):
+        sentence, *nothing = app.read_pad({"composite": pad})
+        assert sentence.startswith("The pad is empty") and nothing == app.NOTHING
+    with Image.open(PROJECT / "docs" / "digit.png") as five:
+        sentence, shown, *labels = app.read_pad({"composite": five})
+    assert sentence == "## This is a 5." and shown.size == (280, 280)
+    assert [max(label, key=label.get) for label in labels] == ["5", "5", "5"]
+    (tmp_path / "seven.png").write_bytes(b"seven")
+    sentence, *nothing = app.answer(str(tmp_path / "seven.png"))
+    assert sentence.startswith("seven.png is no picture") and nothing == app.NOTHING
 
 
 @contextmanager

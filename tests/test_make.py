@@ -99,7 +99,8 @@ def test_clean_removes_no_result_and_a_studys_checkpoints_only_if_told(
     folder, call = make
     kept = ["results/v1.json", "results/runs/v1-42.json", "data/MNIST/raw/t10k", "v1.ipynb"]
     checkpoints = ["results/runs/v1-43.pt", "results/other/runs/v1-43.pt"]
-    for name in [*kept, *checkpoints, "build/quick/v1.ipynb", "checkpoints/v1.pt"]:
+    checkpoints += ["results/runs/v1-43.lock"]  # perhaps of a study at work
+    for name in [*kept, *checkpoints, "build/quick/v1.ipynb"]:
         write_atomically(folder / name, b"")
     with monkeypatch.context() as patch:  # what writers leave that are killed at their last step
         patch.setattr(os, "replace", lambda *_: None)

@@ -22,7 +22,7 @@ LENGTHS_MADE_UP = (6, 8, 20)
 
 
 @pytest.fixture
-def calls(monkeypatch, tmp_path):
+def calls(monkeypatch, tmp_path, mnist):
     """The calls of run, which makes up what it is asked for, in a folder of its own.
 
     A longer run ends with a better network.
@@ -39,6 +39,7 @@ def calls(monkeypatch, tmp_path):
             made.config, made.mistakes = config.as_dict() | {"seed": seed}, [(7, 1), (seed, 2)]
             kept[folder][variants[0], seed] = made
 
+    (tmp_path / "data").symlink_to(PROJECT / "data")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(one_cycle, "run", run)
     monkeypatch.setattr(one_cycle, "LENGTHS", LENGTHS_MADE_UP)

@@ -12,14 +12,14 @@ import subprocess
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 
 import distributed
 import psutil
 import pytest
+from filelock import FileLock
 
-from DataPipeline import load_mnist, make_loaders
-from helpers.checkpoint import weights_digest
+from DataPipeline import make_loaders
+from helpers.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from helpers.history import History
 from helpers.weights import load_weights
 from models import VARIANTS
@@ -53,7 +53,7 @@ def in_the_project(monkeypatch):
     monkeypatch.chdir(PROJECT)
 
 
-ARGUMENTS = {"variants": ["v1"], "seeds": [42, 43, 44], **SMALL}
+ARGUMENTS = {"variants": ["v1"], "seeds": [42, 43], **SMALL}
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,13 @@ def start():
 def test_runs_side_by_side_are_those_of_the_notebooks_and_leave_their_weights(
     tmp_path, undisturbed, capsys
 ):
-    grid = ["v1", "v2", "v2_bn"], [42]
-    run(["v1"], [42], tmp_path, jobs=1, **SMALL)
-    before = (tmp_path / "v1-42.json").read_bytes()
-    capsys.readouterr()
+    """And the bar counts their epochs and gives the time left."""
+    grid = ["v1", "v2_bn"], [42]
     run(*grid, tmp_path, jobs=2, **SMALL)
-    said = capsys.readouterr().out  # what was there is not trained again
-    assert said.count("finished") == 2 and not re.search("v1 +seed 42", said)
-    assert (tmp_path / "v1-42.json").read_bytes() == before
+    shown = re.findall(r"(\d)/4 \[\d\d:\d\d<(\S+),", capsys.readouterr().err)
+    counts = [int(count) for count, _ in shown]  # two epochs may end at once
+    assert counts == sorted(counts) and counts[-1] == 4 and len(set(counts)) >= 3
+    assert all(left != "?" for count, left in shown if int(count) >= 2)
     assert histories(tmp_path) == undisturbed(*grid)
     names = {f"{variant}-{seed}" for variant, seed in undisturbed(*grid)}
     files = {f"{name}.{kind}" for name in names for kind in ("json", "safetensors")}
@@ -117,11 +116,12 @@ def test_runs_side_by_side_are_those_of_the_notebooks_and_leave_their_weights(
         network = load_weights(tmp_path / f"{variant}-{seed}.safetensors")
         assert weights_digest(network) == history.weights
     run(*grid, tmp_path, scheduler="tcp://127.0.0.1:9", **SMALL)
-    assert "all 3 runs are in" in capsys.readouterr().out  # and nobody was asked for more
+    assert "all 2 runs are in" in capsys.readouterr().out  # and nobody was asked for more
 
 
-def test_runs_go_seed_by_seed(tmp_path, monkeypatch):
-    """So that all of a seed come from one processor, as the protocol has it."""
+@pytest.fixture
+def trained(monkeypatch):
+    """The (seed, variant) pairs that a study has trained, each at once: made up."""
     trained = []
 
     @contextlib.contextmanager
@@ -136,9 +136,21 @@ def test_runs_go_seed_by_seed(tmp_path, monkeypatch):
         yield submit, lambda: 1
 
     monkeypatch.setattr(study_runs, "workers", at_once)
+    return trained
+
+
+def test_runs_go_seed_by_seed(tmp_path, trained):
+    """So that all of a seed come from one processor, as the protocol has it."""
     run(("v1", "v2_bn"), (42, 43), tmp_path, **SMALL)
     assert trained == [(seed, variant) for seed in (42, 43) for variant in ("v1", "v2_bn")]
     assert len(load_runs(tmp_path)) == 4
+
+
+def test_what_another_process_trains_is_left_to_it(tmp_path, trained, capsys):
+    with FileLock(tmp_path / "v1-42.lock"):
+        run(("v1",), (42, 43), tmp_path, **SMALL)
+    assert trained == [(43, "v1")]
+    assert "Another process has taken 1 of the runs" in capsys.readouterr().out
 
 
 def test_nothing_is_served_to_other_machines():
@@ -150,41 +162,22 @@ def test_nothing_is_served_to_other_machines():
 
 
 @pytest.mark.slow
-def test_held_out_runs_are_of_training_images_and_mix_with_no_others(tmp_path, mnist):
-    config = TrainingConfig(epochs=1, schedule="one-cycle", learning_rate=0.01)
-    arguments = {"folder": tmp_path, "jobs": 1, "config": config, "train_images": IMAGES}
-    run(["none_bn"], [5], held_out=True, **arguments)
-    config = replace(config, seed=5)
-    loaders = make_loaders(mnist.held_out().first(IMAGES), config, num_workers=0)
+def test_held_out_runs_and_taught_ones_are_those_of_fit_and_mix_with_no_others(tmp_path, mnist):
+    teachers = [PROJECT / "results" / "one_cycle.safetensors"]
+    config = TrainingConfig(5, 1, learning_rate=0.01, schedule="one-cycle", distillation=0.5)
+    arguments = {"jobs": 1, "config": config, "train_images": IMAGES, "teachers": teachers}
+    run(["none_bn"], [5], tmp_path, held_out=True, **arguments)
+    data = mnist.held_out().first(IMAGES)
+    networks = list(map(load_weights, teachers))
+    loaders = make_loaders(data, config, num_workers=0, teachers=networks)
     history = fit(build("none_bn", 5), *loaders, config, "cpu", progress=False)
     [found] = load_runs(tmp_path).values()
     assert found.config == config.as_dict() and found.train_images == IMAGES
     assert without_seconds(found) == without_seconds(history) and found.mistakes == history.mistakes
     with pytest.raises(ValueError, match=r"none_bn-5\.json holds a run on other images"):
-        run(["none_bn"], [6], **arguments)
-
-    teachers = [tmp_path / "none_bn-5.safetensors"]
-    arguments |= {"config": replace(config, distillation=0.5), "folder": tmp_path / "taught"}
-    run(["none_bn"], [5], held_out=True, teachers=teachers, **arguments)
-    config = replace(config, distillation=0.5)
-    networks = list(map(load_weights, teachers))
-    data = mnist.held_out().first(IMAGES)
-    loaders = make_loaders(data, config, num_workers=0, teachers=networks)
-    history = fit(build("none_bn", 5), *loaders, config, "cpu", progress=False)
-    [taught] = load_runs(tmp_path / "taught").values()
-    assert without_seconds(taught) == without_seconds(history) != without_seconds(found)
+        run(["none_bn"], [6], tmp_path, **arguments)
     with pytest.raises(ValueError, match=r"1 teachers, .*distillation is 0"):
         run(["none_bn"], [7], tmp_path / "new", teachers=teachers)
-
-
-@pytest.mark.slow
-def test_the_bar_counts_epochs_of_all_runs_and_gives_the_time_left(tmp_path, start):
-    process = start(tmp_path, jobs=2, variants=["v1", "v2"], seeds=[42])
-    said, _ = process.communicate(timeout=TIMEOUT)
-    shown = re.findall(r"(\d)/4 \[\d\d:\d\d<(\S+),", said)
-    counts = [int(count) for count, _ in shown]  # on a busy machine two epochs may end at once
-    assert counts == sorted(counts) and counts[-1] == 4 and len(set(counts)) >= 4
-    assert all(left != "?" for count, left in shown if int(count) >= 2)
 
 
 @pytest.mark.slow
@@ -193,20 +186,19 @@ def test_the_bar_counts_epochs_of_all_runs_and_gives_the_time_left(tmp_path, sta
     [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.torture)],
 )
 def test_a_study_broken_off_is_finished_by_the_next_call(tmp_path, undisturbed, start, hit):
-    """Hit when the first run is whole: the others are broken, or have not begun."""
-    process = start(tmp_path, jobs=2)
-    wait_for(lambda: list(tmp_path.glob("*.json")))
+    """Hit when the first run is whole and the second has begun."""
+    process = start(tmp_path, jobs=1)
+    wait_for((tmp_path / "v1-43.pt").exists)
     if hit == signal.SIGINT:  # which the terminal sends to all processes of the group
         os.killpg(process.pid, hit)
     else:
         process.send_signal(hit)
-    # The output ends when the last of its processes does, workers included.
     process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0
-    whole = {path: path.read_bytes() for path in tmp_path.glob("*.json")}
-    assert whole
-    run(folder=tmp_path, jobs=2, **ARGUMENTS)
-    assert {path: path.read_bytes() for path in whole} == whole
+    [whole] = tmp_path.glob("*.json")
+    content = whole.read_bytes()
+    run(folder=tmp_path, jobs=1, **ARGUMENTS)
+    assert whole.read_bytes() == content
     assert histories(tmp_path) == undisturbed()
     assert not list(tmp_path.glob("*.pt"))
 
@@ -217,18 +209,15 @@ def test_a_killed_run_resumes_and_the_study_goes_on(tmp_path, undisturbed, start
     checkpoint = tmp_path / "v1-42.pt"
     size = wait_for(lambda: checkpoint.exists() and checkpoint.stat().st_size)
     wait_for(lambda: checkpoint.stat().st_size != size)  # an epoch longer
-    [worker] = children(process.pid)
-    os.kill(worker, signal.SIGKILL)
+    [kept] = load_checkpoint(checkpoint)["history"]["epochs"]
+    children = psutil.Process(process.pid).children(recursive=True)
+    [worker] = [child for child in children if "study.workers" in child.cmdline()]
+    worker.kill()
     said, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, said
     assert histories(tmp_path) == undisturbed(seeds=[42])
-
-
-def children(pid):
-    """The processes that a process's threads have started, and that train."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    found = [child for thread in threads for child in (thread / "children").read_text().split()]
-    return [int(c) for c in found if "study.workers" in Path(f"/proc/{c}/cmdline").read_text()]
+    [found] = load_runs(tmp_path).values()
+    assert found.epochs[0] == kept  # its seconds, too: it was not trained again
 
 
 @pytest.mark.slow
@@ -258,8 +247,9 @@ def plausible(variant="v1", seed=42, losses=0, **fields):
 def test_a_run_of_another_config_or_on_other_images_is_left_alone(tmp_path, other):
     run_ = plausible(train_images=other.get("train_images", IMAGES))
     if "config" in other:
-        run_ = history_of([98.0] * 20, train_images=100)
+        run_ = history_of([98.0] * 20, train_images=IMAGES)
         for number, record in enumerate(run_.epochs):
+            record["train_accuracy"] = 50.0
             record["learning_rate"] *= 0.1 ** (number // 7)
             record["train_loss"] += number
             record["test_loss"] /= 1 + number
@@ -285,46 +275,78 @@ def edit(*path_and_value):
     return change
 
 
-def reorder(*numbers):
+def reorder(*numbers, status="finished"):
     def change(text):
-        content = json.loads(text)
+        content = json.loads(text) | {"status": status}
         content["epochs"] = [content["epochs"][number] for number in numbers]
         return json.dumps(content)
 
     return change
 
 
-BAD_FILES = {  # what is written under which name, in place of v1's run with seed 42
-    "damaged": ("v1-42.json", lambda t: t[:100]),
-    "foreign": ("package.json", lambda t: '{"name": "leftpad"}'),
-    "another run's name": ("v1-43.json", str),
-    "another variant's name": ("v2-42.json", str),
-    "unknown variant": ("v9-42.json", edit("variant", "v9")),
-    "of the other setting": ("v1-42.json", edit("config", "setting", "nowhere")),
-    "interrupted": ("v1-42.json", edit("status", "interrupted")),
-    "stopped early for no reason": ("v1-42.json", edit("status", "early stopping")),
-    "finished after one epoch": ("v1-42.json", reorder(0)),
-    "an epoch too many": ("v1-42.json", reorder(0, 1, 1)),
-    "another schedule's rate": ("v1-42.json", edit("epochs", 1, "learning_rate", 0.0001)),
-    "no share of its images": ("v1-42.json", edit("epochs", 0, "test_accuracy", 98.004)),
-    "no share of its train images": ("v1-42.json", edit("epochs", 0, "train_accuracy", 50.1)),
-    "another number of mistakes": ("v1-42.json", edit("mistakes", [[3, 7]])),
-    "a mistake twice": ("v1-42.json", edit("mistakes", [[3, 7], [3, 7]])),
-    "a mistake that is the right digit": ("v1-42.json", edit("mistakes", [[0, 7], [6, 1]])),
-    "a mistake beyond the images": ("v1-42.json", edit("mistakes", [[3, 7], [10_000, 7]])),
+BAD_FILES = {  # what is written under which name in place of v1's run with seed 42; what is said
+    "damaged": ("v1-42.json", lambda t: t[:100], "no training history"),
+    "foreign": ("package.json", lambda t: '{"name": "leftpad"}', "no training history"),
+    "another run's name": ("v1-43.json", str, "holds the run v1-42"),
+    "another variant's name": ("v2-42.json", str, "holds the run v1-42"),
+    "unknown variant": ("v9-42.json", edit("variant", "v9"), "holds the run v9-42"),
+    "of no setting": ("v1-42.json", edit("config", "setting", "nowhere"), "setting is 'nowhere'"),
+    "interrupted": ("v1-42.json", reorder(0, status="interrupted"), "a run that is interrupted"),
+    "stopped early for no reason": (
+        "v1-42.json",
+        edit("status", "early stopping"),
+        "a run that is early stopping",
+    ),
+    "finished after one epoch": ("v1-42.json", reorder(0), "a run that is finished after 1"),
+    "an epoch too many": ("v1-42.json", reorder(0, 1, 1), "the last came after its end"),
+    "another schedule's rate": (
+        "v1-42.json",
+        edit("epochs", 1, "learning_rate", 0.0001),
+        "learning rates that are not its schedule's",
+    ),
+    "no share of its images": (
+        "v1-42.json",
+        edit("epochs", 0, "test_accuracy", 98.004),
+        "a test accuracy that is no share",
+    ),
+    "no share of its train images": (
+        "v1-42.json",
+        edit("epochs", 0, "train_accuracy", 50.1),
+        "a train accuracy that is no share",
+    ),
+    "another number of mistakes": ("v1-42.json", edit("mistakes", [[3, 7]]), "1 mistakes, and"),
+    "a mistake twice": ("v1-42.json", edit("mistakes", [[3, 7], [3, 7]]), "out of order"),
+    "a mistake that is the right digit": (
+        "v1-42.json",
+        edit("mistakes", [[0, 7], [6, 1]]),
+        "a mistake that is the right digit",
+    ),
+    "a mistake beyond the images": (
+        "v1-42.json",
+        edit("mistakes", [[3, 7], [10_000, 7]]),
+        "beyond the test images",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-@pytest.mark.parametrize("command", ["run", "report"])
-def test_a_file_that_is_no_run_of_the_study_ends_it_in_one_sentence(tmp_path, command, kind):
-    name, change = BAD_FILES[kind]
-    path = tmp_path / "runs" / name
+def test_a_file_that_is_no_run_of_the_study_is_named_with_what_is_wrong(tmp_path, mnist, kind):
+    name, change, reason = BAD_FILES[kind]
+    path = tmp_path / name
     plausible().save(path)
     path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=f"{name}.*{reason}.*move it away"):
+        load_runs(tmp_path, mnist.test_labels.tolist())
+
+
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_a_file_that_is_no_run_of_the_study_ends_it_in_one_sentence(tmp_path, command):
+    path = tmp_path / "runs" / "v1-42.json"
+    plausible().save(path)
+    path.write_text(path.read_text()[:100])
     before = path.read_bytes()
     said = refusal(command, "--folder", str(path.parent))
-    assert name in said and "move it away" in said
+    assert "v1-42.json holds no training history" in said
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
 
 
@@ -366,25 +388,68 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
+def task_of(folder):
+    """The arguments of workers.train for v1 with seed 42."""
+    config = replace(SMALL["config"], seed=42).as_dict()
+    task = {"variant": "v1", "config": config, "train_images": IMAGES, "held_out": False}
+    return task | {"teachers": [], "host": socket.gethostname(), "checkpoint": f"{folder}/run.pt"}
+
+
+def broken_off(path, mnist, config):
+    """A checkpoint of that run of v1 after its first epoch."""
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    loaders = make_loaders(mnist.first(IMAGES), config, num_workers=0)
+    fit(build("v1", config.seed), *loaders, config, CPU, path, progress=stop)
+
+
 @pytest.mark.slow
-def test_a_run_takes_no_module_from_the_current_folder_and_no_checkpoint_of_another(
-    tmp_path, monkeypatch, undisturbed
+def test_a_run_takes_no_module_from_the_current_folder_and_no_checkpoint_by_other_code(
+    tmp_path, monkeypatch, mnist, undisturbed
 ):
     (tmp_path / "data").symlink_to(PROJECT / "data")
     (tmp_path / "models.py").write_text("raise ValueError('not these')")
     monkeypatch.chdir(tmp_path)
-    task = {"variant": "v1", "config": replace(SMALL["config"], seed=42).as_dict()}
-    task |= {"train_images": IMAGES, "held_out": False, "teachers": []}
-    task["host"] = socket.gethostname()
-    checkpoint = tmp_path / "run.pt"
-    model = build("v1", 42)
-    loaders = make_loaders(load_mnist().first(64), TrainingConfig(epochs=1), num_workers=0)
-    fit(model, *loaders, TrainingConfig(epochs=1), CPU, checkpoint, progress=False)
-    task["checkpoint"] = str(checkpoint)  # of another run: a study begins again
+    broken_off(tmp_path / "run.pt", mnist, SMALL["config"])
+    state = load_checkpoint(tmp_path / "run.pt")
+    state["identity"]["code"] = "another's"
+    save_checkpoint(tmp_path / "run.pt", state)
     told = []
-    content, _ = workers.in_process(task, workers.snapshot(), told.append, None)
+    content, _ = workers.in_process(task_of(tmp_path), workers.snapshot(), told.append, None)
     found = History.from_dict(json.loads(content))
     assert without_times(found) == undisturbed(seeds=[42])["v1", 42] and told == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_run_is_left_alone(tmp_path, mnist):
+    broken_off(tmp_path / "run.pt", mnist, replace(SMALL["config"], gamma=0.2))
+    before = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"another run: config\.gamma is 0\.2 there and 0\.1 here"):
+        workers.train(tmp_path, **task_of(tmp_path))
+    assert (tmp_path / "run.pt").read_bytes() == before
+
+
+def test_on_another_machine_a_run_has_a_checkpoint_of_its_own(tmp_path, monkeypatch):
+    def no_fit(model, train, test, config, device, checkpoint, tell):
+        raise ArithmeticError(str(checkpoint))
+
+    monkeypatch.setattr(workers, "fit", no_fit)
+    there = task_of(tmp_path / "there") | {"host": "elsewhere"}
+    for task, folder in ((task_of(tmp_path), tmp_path), (there, tmp_path / "here")):
+        with pytest.raises(ArithmeticError, match=str(folder / "run.pt")):
+            workers.train(tmp_path / "here", **task)
+
+
+def test_a_process_that_dies_is_named_by_its_run(tmp_path, monkeypatch):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho too large >&2\nexit 9\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    said = r"a process died \(status 9\) in the run of v1 with seed 42.* too large"
+    with pytest.raises(RuntimeError, match=said):
+        workers.in_process(task_of(tmp_path), b"", print, None)
 
 
 @pytest.mark.slow
@@ -400,6 +465,14 @@ def refusal(*arguments):
         main(arguments)
     assert "\n" not in str(ended.value)
     return str(ended.value)
+
+
+def test_ctrl_c_ends_a_study_in_a_sentence(monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.__main__.report", interrupted)
+    assert refusal("report") == "interrupted; run again to resume."
 
 
 def test_help_names_the_variants_and_the_seeds(capsys):
@@ -430,7 +503,11 @@ def test_bad_arguments_are_one_sentence_and_no_run(tmp_path, arguments, message)
 def cluster():
     """Two worker processes and a scheduler on the loopback interface."""
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=0,
     ) as cluster:
         yield cluster
 
@@ -439,20 +516,13 @@ def cluster():
 def test_a_run_resumes_on_another_worker_when_its_own_is_killed(
     tmp_path, undisturbed, start, cluster
 ):
-    process = start(tmp_path, scheduler=cluster.scheduler_address)
+    process = start(tmp_path, scheduler=cluster.scheduler_address, seeds=[42])
     wait_for(lambda: list(tmp_path.glob("*.pt")))
     kill_a_worker(cluster)
     said, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, said
-    assert histories(tmp_path) == undisturbed()
-    assert not list(tmp_path.glob("*.pt"))
-
-
-@pytest.mark.slow
-def test_a_cluster_of_this_process_leaves_its_modules_alone(tmp_path, undisturbed, cluster):
-    run(["v1"], [42], tmp_path, scheduler=cluster.scheduler_address, **SMALL)
     assert histories(tmp_path) == undisturbed(seeds=[42])
-    assert sys.modules["TrainingHelper"].History is History
+    assert not list(tmp_path.glob("*.pt"))
 
 
 @pytest.mark.slow
@@ -472,15 +542,16 @@ def kill_a_worker(cluster):
 
 
 @pytest.fixture
-def dask(tmp_path):
+def dask(tmp_path, mnist):
     """A scheduler's process and address; and a worker, started where this project is not."""
+    (tmp_path / "data").symlink_to(PROJECT / "data")
     file = tmp_path / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     dask = [sys.executable, "-m", "dask"]
     at = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
     scheduler = subprocess.Popen([*dask, "scheduler", *at, "--port", "0"], **quiet)
     wait_for(lambda: file.exists() and file.stat().st_size)
-    worker = subprocess.Popen([*dask, "worker", *at, "--nthreads", "1"], **quiet)
+    worker = subprocess.Popen([*dask, "worker", *at, "--nthreads", "1", "--no-nanny"], **quiet)
     address = json.loads(file.read_text())["address"]
     with distributed.Client(address, timeout=TIMEOUT, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=TIMEOUT)
@@ -494,7 +565,7 @@ def dask(tmp_path):
 def test_a_scheduler_that_goes_away_ends_the_study_in_one_sentence(tmp_path, start, dask):
     scheduler, address = dask
     process = start(tmp_path / "runs", scheduler=address)
-    wait_for(lambda: list((tmp_path / "runs").glob("*.json")) or process.poll() is not None)
+    wait_for(lambda: list((tmp_path / "runs").glob("*.pt")) or process.poll() is not None)
     scheduler.kill()
     said, _ = process.communicate(timeout=TIMEOUT)
     assert f"the Dask scheduler at {address} is gone" in said.splitlines()[-1]
@@ -513,15 +584,15 @@ def test_a_scheduler_that_is_gone_when_asked_for_its_workers_is_one_sentence(das
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_an_unreachable_scheduler_is_one_sentence(tmp_path, monkeypatch, address):
-    monkeypatch.setattr(workers, "SECONDS", 1)
+    monkeypatch.setattr(workers, "SECONDS", 3)
     said = refusal("run", "--folder", str(tmp_path), "--scheduler", address)
     assert said.startswith(f"no Dask scheduler answers at {address}: start one")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_scheduler_without_workers_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "SECONDS", 1)
-    at = {"host": "127.0.0.1", "dashboard_address": None}
+    monkeypatch.setattr(workers, "SECONDS", 3)
+    at = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(n_workers=0, **at) as empty:
         said = refusal("run", "--folder", str(tmp_path), "--scheduler", empty.scheduler_address)
     assert "has no worker: start some" in said

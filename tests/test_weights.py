@@ -177,15 +177,15 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["v1", "v2", "final"])
-def test_the_committed_weights_have_the_accuracy_their_history_states(name, mnist):
-    """To within two images: another processor's sums may tip one that stands on the edge."""
+@pytest.mark.parametrize("name", ["v1", "v2", "final", "one_cycle", "final_as_run"])
+def test_the_committed_weights_make_the_mistakes_their_history_states(name, mnist):
+    """But for one image: another processor's sums may tip one that stands on the edge."""
     model = load_weights(PROJECT / "results" / f"{name}.safetensors")
     stated = History.load(PROJECT / "results" / f"{name}.json")
-    assert identify(model) == (stated.setting, stated.variant) == ("from the page", name)
+    assert identify(model) == (stated.setting, stated.variant)
+    images, labels = mnist.test_images[:2500], mnist.test_labels[:2500]
     with torch.inference_mode():
-        predicted = torch.cat(
-            [model(normalize(chunk / 255)).argmax(1) for chunk in mnist.test_images.split(500)]
-        )
-    hits = (predicted == mnist.test_labels).sum().item()
-    assert abs(hits - len(predicted) * stated.final_accuracy / 100) <= 2
+        said = torch.cat([model(normalize(part / 255)).argmax(1) for part in images.split(500)])
+    wrong = {(i, said[i].item()) for i in (said != labels).nonzero().flatten().tolist()}
+    expected = {(index, digit) for index, digit in stated.mistakes if index < len(images)}
+    assert len(wrong ^ expected) <= 1 and len(expected) > 5
