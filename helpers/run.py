@@ -213,15 +213,15 @@ class Run:
         if state is None:
             save_checkpoint(checkpoint, self.kept)  # a place that cannot be written is found now
             return False
-        wrong = []
         try:
-            if wrong := differences(state["identity"], self.identity):
-                raise ValueError("; ".join(wrong[:3]))
+            there, here = state["identity"], self.identity
+            if wrong := differences(there, here):
+                by_code = there | {"code": here["code"]} == here
+                raise (OtherCode if by_code else ValueError)("; ".join(wrong[:3]))
             self._restore(state)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             self.go_back()
-            by_code = len(wrong) == 1 and wrong[0].startswith("code is ")
-            raise (OtherCode if by_code else ValueError)(
+            raise (OtherCode if isinstance(error, OtherCode) else ValueError)(
                 f"the checkpoint {checkpoint} belongs to another run: {str(error)[:500]}. It was "
                 "left alone; choose another path, or delete it to start from the beginning."
             ) from error

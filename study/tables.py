@@ -253,13 +253,13 @@ def others_said(table: pd.DataFrame, others: Sequence[Contrast] = OTHERS) -> str
     """Which of the other variants Final is shown to be more accurate than, in words."""
     found = analysis.family(table, others, ACCURACY)
     beaten = [c.name for c, e, p, _ in found if p < ALPHA and e.estimate.mean > 0]
-    rest = [c.name for c in others if c.name not in beaten] if beaten else []
-    groups = (listed(n.removeprefix("final - ") for n in of) for of in (beaten, rest) if of)
+    rest = [c.name for c in others if c.name not in beaten]
+    beaten, rest = ([name.removeprefix("final - ") for name in of] for of in (beaten, rest))
+    but = f", and not than {listed(rest)}" if beaten and rest else ""
     means = table[ACCURACY.name].mean()
     return (
-        f"Of the {len(others)} others, Final is shown to be more accurate than "
-        f"{', and not than '.join(groups) or 'none of them'}. The highest mean is that of "
-        f"{means.idxmax()}, {means.max():.3f} %."
+        f"Of the {len(others)} others, Final is shown to be more accurate than {listed(beaten)}"
+        f"{but}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
     )
 
 

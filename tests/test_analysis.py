@@ -51,7 +51,7 @@ from study.runs import histories
 from study.statistics import holm
 from tests.helpers import history, made_up_study
 
-SIMULATIONS = 100
+SIMULATIONS = 200
 
 
 # --- effects and images ---------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def execute(*arguments):
     return done.stdout
 
 
-def run_quickly(target, source):
+def run_quickly(source, target):
     """A notebook, executed on a few training images for two epochs."""
     settings = [f"EPOCHS={EPOCHS}", f"TRAIN_IMAGES={IMAGES}", f"OUT_DIR={target.parent}"]
     execute(source, "--to", target, *settings)
@@ -83,10 +83,9 @@ def run_quickly(target, source):
 
 def guarded_files():
     """What a quick run must leave alone, with its contents."""
-    folders = ("", "results", "results/runs", "results/recipe")  # no study is at work there
-    suffixes = (".ipynb", ".json", ".safetensors", ".md", ".png")
-    paths = [path for folder in folders for path in (PROJECT / folder).iterdir()]
-    return {path: path.read_bytes() for path in paths if path.suffix in suffixes}
+    patterns, passing = ("*.ipynb", "results/**/*"), (".pt", ".lock", ".tmp")  # a study's at work
+    paths = [path for pattern in patterns for path in PROJECT.glob(pattern)]
+    return {p: p.read_bytes() for p in paths if p.suffix not in passing and p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def quick(mnist, tmp_path_factory):
     before = guarded_files()
     with ThreadPoolExecutor(2) as pool:
         files = [NOTEBOOKS[name] for name in KINDS]
-        runs = pool.map(lambda file: run_quickly(folder / file, PROJECT / file), files)
+        runs = pool.map(lambda file: run_quickly(PROJECT / file, folder / file), files)
         notebooks = dict(zip(KINDS, runs, strict=True))
     assert guarded_files() == before
     return folder, notebooks
@@ -130,10 +129,10 @@ def test_run_all_trains_again_after_a_finished_run_and_resumes_after_a_crash(qui
     with pytest.raises(Interrupted, match="with 1 of 2 epochs complete") as stop:
         broken.complete()
     assert stop.value._render_traceback_() == [str(stop.value)]
-    again = committed("final")
+    again, path = committed("final"), folder / "again.ipynb"
     again.cells = again.cells[: 1 + again.cells.index(save_cell(again))]
-    nbformat.write(again, folder / "again.ipynb")
-    printed = "".join(shown(run_quickly(*2 * [folder / "again.ipynb"]), "text/plain"))
+    nbformat.write(again, path)
+    printed = "".join(shown(run_quickly(path, path), "text/plain"))
     assert "final.pt holds this run up to epoch 1: it resumes with 2" in printed
     assert without_seconds(History.load(folder / "final.json")) == without_seconds(expected)
     assert not (folder / "final.pt").exists()
@@ -239,6 +238,7 @@ def test_a_notebook_alone_fetches_its_project_or_says_what_to_do(mnist, tmp_path
     notebook = committed("v1")
     notebook.cells = code_cells(notebook)[:3]  # set-up, parameters, imports
     setup = notebook.cells[0]
+    assert setup.source.startswith('REPOSITORY = "')
 
     def run(repository):
         setup.source = re.sub('^REPOSITORY = ".*"', f'REPOSITORY = "{repository}"', setup.source)
@@ -255,7 +255,6 @@ def test_a_notebook_alone_fetches_its_project_or_says_what_to_do(mnist, tmp_path
     for _ in range(2):  # and again, where the clone is there already
         done = run(tmp_path / "clone")
         assert done.returncode == 0, done.stderr
-        notebook.cells = [setup]
     assert (alone / "mnist-study" / "TrainingHelper.py").exists()
 
 
@@ -329,9 +328,11 @@ def test_committed_notebooks_ask_for_the_full_run_and_carry_nothing_of_the_machi
 def test_every_notebook_sets_itself_up_alike_and_has_its_badge():
     setups = {code_cells(committed(name))[0].source for name in NOTEBOOKS}
     assert len(setups) == 1
+    [address] = re.findall('^REPOSITORY = "(.*?)"', *setups)
+    name = address.removeprefix("https://github.com/") or "OWNER/REPOSITORY"
     for file in NOTEBOOKS.values():
         first = nbformat.read(PROJECT / file, as_version=4).cells[0].source
-        assert re.search(rf"colab\.research\.google\.com/github/\S+/blob/main/{file}\)", first)
+        assert f"colab.research.google.com/github/{name}/blob/main/{file})" in first
 
 
 def test_one_command_writes_the_repositorys_address_everywhere(tmp_path):

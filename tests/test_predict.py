@@ -374,6 +374,7 @@ def test_from_any_folder_and_whatever_becomes_of_its_output(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         return done.returncode, done.stdout.split(" (")[0], done.stderr
 
+    assert run("") == (0, "1.png: 1", "")
     assert run("| head -n 0") == (0, "", "")
     assert run(">&-") == (0, "", "")
     assert run("none.png 2>&-")[:2] == (1, "1.png: 1")

@@ -106,7 +106,7 @@ def test_runs_side_by_side_are_those_of_the_notebooks_and_leave_their_weights(
     run(*grid, tmp_path, jobs=2, **SMALL)
     shown = re.findall(r"(\d)/4 \[\d\d:\d\d<(\S+),", capsys.readouterr().err)
     counts = [int(count) for count, _ in shown]  # two epochs may end at once
-    assert counts == sorted(counts) and counts[-1] == 4 and len(set(counts)) >= 3
+    assert counts == sorted(counts) and counts[-1] == 4 and len(set(counts)) >= 4
     assert all(left != "?" for count, left in shown if int(count) >= 2)
     assert histories(tmp_path) == undisturbed(*grid)
     names = {f"{variant}-{seed}" for variant, seed in undisturbed(*grid)}
@@ -174,6 +174,10 @@ def test_held_out_runs_and_taught_ones_are_those_of_fit_and_mix_with_no_others(t
     [found] = load_runs(tmp_path).values()
     assert found.config == config.as_dict() and found.train_images == IMAGES
     assert without_seconds(found) == without_seconds(history) and found.mistakes == history.mistakes
+    config = replace(config, distillation=0.0)
+    loaders = make_loaders(data, config, num_workers=0)
+    alone = fit(build("none_bn", 5), *loaders, config, "cpu", progress=False)
+    assert without_seconds(alone) != without_seconds(found)
     with pytest.raises(ValueError, match=r"none_bn-5\.json holds a run on other images"):
         run(["none_bn"], [6], tmp_path, **arguments)
     with pytest.raises(ValueError, match=r"1 teachers, .*distillation is 0"):
@@ -329,24 +333,18 @@ BAD_FILES = {  # what is written under which name in place of v1's run with seed
 }
 
 
-@pytest.mark.parametrize("kind", BAD_FILES)
-def test_a_file_that_is_no_run_of_the_study_is_named_with_what_is_wrong(tmp_path, mnist, kind):
+@pytest.mark.parametrize(
+    ("command", "kind"), [("run", "damaged"), *(("report", kind) for kind in BAD_FILES)]
+)
+def test_a_file_that_is_no_run_of_the_study_ends_it_in_one_sentence(tmp_path, command, kind):
+    """run asks for another config than these have, and would refuse most of them for that."""
     name, change, reason = BAD_FILES[kind]
-    path = tmp_path / name
+    path = tmp_path / "runs" / name
     plausible().save(path)
     path.write_text(change(path.read_text()))
-    with pytest.raises(ValueError, match=f"{name}.*{reason}.*move it away"):
-        load_runs(tmp_path, mnist.test_labels.tolist())
-
-
-@pytest.mark.parametrize("command", ["run", "report"])
-def test_a_file_that_is_no_run_of_the_study_ends_it_in_one_sentence(tmp_path, command):
-    path = tmp_path / "runs" / "v1-42.json"
-    plausible().save(path)
-    path.write_text(path.read_text()[:100])
     before = path.read_bytes()
     said = refusal(command, "--folder", str(path.parent))
-    assert "v1-42.json holds no training history" in said
+    assert name in said and reason in said and "move it away" in said
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
 
 

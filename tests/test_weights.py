@@ -13,8 +13,15 @@ from DataPipeline import normalize
 from helpers.checkpoint import weights_digest
 from helpers.history import History
 from helpers.weights import load_weights, save_weights
-from models import Network, identify
+from models import FINAL_AS_RUN, Network, identify
+from study.one_cycle import RECIPE
 from tests.helpers import DRAWN, PROJECT, SEED, bits, build, counts, history, same_bits
+
+NETWORKS = {  # the committed ones
+    **{name: ("from the page", name) for name in ("v1", "v2", "final")},
+    "one_cycle": (RECIPE.setting, RECIPE.variant),
+    "final_as_run": ("as run", FINAL_AS_RUN),
+}
 
 
 def run_of(model):
@@ -177,15 +184,18 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["v1", "v2", "final", "one_cycle", "final_as_run"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_committed_weights_make_the_mistakes_their_history_states(name, mnist):
-    """But for one image: another processor's sums may tip one that stands on the edge."""
+    """To within two images: another processor's sums may tip one that stands on the edge."""
     model = load_weights(PROJECT / "results" / f"{name}.safetensors")
     stated = History.load(PROJECT / "results" / f"{name}.json")
-    assert identify(model) == (stated.setting, stated.variant)
-    images, labels = mnist.test_images[:2500], mnist.test_labels[:2500]
+    assert identify(model) == (stated.setting, stated.variant) == NETWORKS[name]
     with torch.inference_mode():
-        said = torch.cat([model(normalize(part / 255)).argmax(1) for part in images.split(500)])
-    wrong = {(i, said[i].item()) for i in (said != labels).nonzero().flatten().tolist()}
-    expected = {(index, digit) for index, digit in stated.mistakes if index < len(images)}
-    assert len(wrong ^ expected) <= 1 and len(expected) > 5
+        predicted = torch.cat(
+            [model(normalize(chunk / 255)).argmax(1) for chunk in mnist.test_images.split(500)]
+        )
+    hits = (predicted == mnist.test_labels).sum().item()
+    assert abs(hits - len(predicted) * stated.final_accuracy / 100) <= 2
+    wrong = (predicted != mnist.test_labels).nonzero().flatten().tolist()
+    said = {(index, predicted[index].item()) for index in wrong}
+    assert len(said ^ set(stated.mistakes)) <= 2
