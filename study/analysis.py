@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.history import TEST_IMAGES, History
-from models import CLASSES, GOAL, VARIANTS
+from models import CLASSES, GOAL
 from study.claims import (
     ACCURACY,
     CLAIMS,
@@ -24,6 +24,7 @@ from study.claims import (
     Measure,
     Part,
     Quoted,
+    aliases,
     per_seed,
 )
 from study.runs import Runs, histories
@@ -272,7 +273,8 @@ def vote(said: np.ndarray) -> float:
 
 def beyond_these_images(runs: Runs, contrasts: Sequence[Contrast]) -> list[Interval]:
     """95 % intervals of contrasts of final accuracies, over seeds and images, in points."""
-    wrong = {v: (answers(histories(runs, v)) >= 0).astype(float) for v in VARIANTS}
+    named = aliases(runs).items()
+    wrong = {name: (answers(histories(runs, v)) >= 0).astype(float) for name, v in named}
     tables = [sum(-w * wrong[v] for v, w in c.weights.items()) for c in contrasts]
     ends = pigeonhole(np.stack(tables))
     levels = [100 if contrast.level else 0 for contrast in contrasts]

@@ -41,14 +41,12 @@ from study.claims import (
     CLAIMS,
     EARLY,
     EARLY_BN,
-    EFFECTS,
     EPOCHS,
     EPOCHS_RATIO,
     FINAL_V1,
     FINAL_V2,
     FIRST_ACCURACY,
     GAP_ALIKE,
-    INTERACTIONS,
     LATE,
     LATE_BN,
     LOGGED,
@@ -75,7 +73,6 @@ PILOT = RUNS.with_name("pilot")
 PAGES = Path(__file__).parent
 HARDEST = 12  # images that are shown
 AS_RUN_NAMES = {"v1": "v1", "v2": "v2", "final": FINAL_AS_RUN}
-ALL_EFFECTS = (*EFFECTS, *INTERACTIONS, *SIMPLE)
 PARTS = [*(part for claim in CLAIMS for part in claim.parts), PAIR]
 
 
@@ -245,9 +242,14 @@ def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.
     three = {name: histories(runs, v) for name, v in AS_RUN_NAMES.items()}
     held = {name: reproduction(LOGS[name], of) for name, of in three.items()}
     among = [found for of in three.values() for found in among_themselves(of)]
-    others = [contrast for contrast in OTHERS if contrast.formula != f"final - {FINAL_AS_RUN}"]
-    beyond = beyond_these_images(runs, list(map(Contrast, names(runs))))
+    contrasts = tables.contrasts_by(LOGGED, tables.CONTRASTS)
+    beyond = beyond_these_images(runs, [*contrasts, *map(Contrast, names(runs))])
     curves = held["v1"].curves
+
+    def both(measure: Measure, contrasts: Sequence[Contrast]) -> str:
+        once = dict.fromkeys(tables.contrasts_by(LOGGED, contrasts))
+        return tables.across([across(page, table, Part(c, measure, 1)) for c in once])
+
     return _fill(
         "as_run.md",
         count=len(runs),
@@ -257,27 +259,34 @@ def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.
         reproduction=tables.reproduction(held),
         reproduced=tables.reproduced(held),
         among=f"{sum(of.reproduced for of in among)} of {len(among)}",
+        answer=tables.answer(found, table, LOGGED),
         claims=tables.claims(found, LOGGED),
         parts=tables.parts(found),
         disagreement=tables.on_different_sides(found),
         pair=tables.pair(of_claims[-1]),
-        others_said=tables.others_said(table, others),
-        others=tables.family(table, others, ACCURACY),
-        passing=tables.passing(runs, beyond),
+        others_said=tables.others_said(table, LOGGED),
+        others=tables.family(table, tables.contrasts_by(LOGGED, OTHERS), ACCURACY),
+        passing=tables.passing(runs, beyond[len(contrasts) :]),
         across=tables.across(of_claims),
         sentences=tables.across_said(of_claims),
-        across_final=tables.across(
-            [across(page, table, Part(c, ACCURACY, 1)) for c in ALL_EFFECTS]
-        ),
-        across_speed=tables.across([across(page, table, Part(c, SPEED, 1)) for c in ALL_EFFECTS]),
+        across_final=both(ACCURACY, [*tables.CONTRASTS, *SIMPLE]),
+        across_speed=both(SPEED, [*tables.CONTRASTS, *SIMPLE]),
+        across_ratio=both(EPOCHS_RATIO, tables.OF_RATIOS),
+        across_first=both(FIRST_ACCURACY, tables.CONTRASTS),
         final=tables.variants(table, (ACCURACY, BEST, GAP_ALIKE), LOGGED),
         speed=tables.variants(table, (SPEED, FIRST_ACCURACY), LOGGED),
         thresholds=tables.variants(table, TO_THRESHOLDS, LOGGED),
+        reached=tables.reached(table, LOGGED),
         ratios=tables.ratios(table),
         simple_final=tables.family(table, SIMPLE, ACCURACY),
         simple_speed=tables.family(table, SIMPLE, SPEED),
         simple_final_said=tables.family_said(table, SIMPLE, ACCURACY),
         simple_speed_said=tables.family_said(table, SIMPLE, SPEED),
+        contrasts_final=tables.contrasts(table, ACCURACY, beyond[: len(contrasts)], LOGGED),
+        contrasts_speed=tables.contrasts(table, SPEED, source=LOGGED),
+        contrasts_ratio=tables.contrasts(table, EPOCHS_RATIO, source=LOGGED),
+        contrasts_first=tables.contrasts(table, FIRST_ACCURACY, source=LOGGED),
+        ratio=f"{spread_ratio(table):.1f}",
         networks=tables.networks(runs, table),
         runs=tables.every_run(runs, AS_RUN_RUNS.name),
         origin=tables.origin(runs),

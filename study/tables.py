@@ -25,6 +25,7 @@ from study.claims import (
     GAP,
     GAP_ALIKE,
     INTERACTIONS,
+    ITSELF,
     LATE,
     LATE_BN,
     LOGGED,
@@ -49,6 +50,17 @@ from study.statistics import ALPHA, Estimate, Interval, estimate, holm, runs_nee
 
 CONTRASTS = (*EFFECTS, *INTERACTIONS, *PUBLISHED, *OTHERS)
 OF_RATIOS = (*EFFECTS, WITHOUT_BN, *PUBLISHED, *OTHERS)  # which have no interactions
+
+
+def variants_by(source: pd.DataFrame) -> list[str]:
+    """The variants of the setting that PAGE or LOGGED is of; Final as run by that name alone."""
+    return [v for v in VARIANTS if source is PAGE or v != FINAL_AS_RUN]
+
+
+def contrasts_by(source: pd.DataFrame, contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """Those of the contrasts that there are in a setting: as run Final is v2_bn, and no other."""
+    return [c for c in contrasts if source is PAGE or c != ITSELF]
+
 
 # --- words ----------------------------------------------------------------------------------------
 
@@ -112,8 +124,11 @@ def number(measure: Measure, value: float) -> str:
 # --- claims ---------------------------------------------------------------------------------------
 
 
-def answer(found: Sequence[Verdict], table: pd.DataFrame) -> str:
-    """A sentence on each claim, with what the verdict does not say by itself."""
+def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame = PAGE) -> str:
+    """A sentence on each claim, with what the verdict does not say by itself.
+
+    source: what the published numbers are taken from, the page or its logs.
+    """
     soon, sooner = (
         with_interval(effect(table, WITHOUT_BN, m).estimate, m.effect) for m in RATIOS[:2]
     )
@@ -129,9 +144,11 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame) -> str:
         f"(p {p_text(over.equivalence)})"
     )
     means = table[ACCURACY.name].mean()
-    of_bn = [v for v in VARIANTS if VARIANTS[v].batch_norm]
+    of_bn = [v for v in variants_by(source) if VARIANTS[v].batch_norm]
     rank = sum(means[v] > means["final"] for v in of_bn)
-    ordinal = ("highest", "second highest", "third highest", "fourth highest", "lowest")[rank]
+    ordinals = ("highest", "second highest", "third highest", "fourth highest")
+    ordinal = "lowest" if rank == len(of_bn) - 1 else ordinals[rank]
+    least = "" if means["final"] > max(means["v1"], means["v2"]) else "not "
     added = [
         "that is an average over early dropout, and in epochs to 99 % v1 - v2, the published pair, "
         f"is {with_interval(epochs.estimate, EPOCHS.effect)}: {in_epochs}",
@@ -139,19 +156,19 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame) -> str:
         f"{one_pair}",
         "that is an average over four placements of dropout, and final - v2, the published pair, "
         f"is {pair_alone}",
-        f"{beside_goal}; it is the most accurate of the published three, and of the {len(of_bn)} "
-        f"variants with batch normalization the one with the {ordinal} mean",
+        f"{beside_goal}; it is {least}the most accurate of the published three, and of the "
+        f"{len(of_bn)} variants with batch normalization the one with the {ordinal} mean",
         "as a factor of the test error it is "
         f"{with_interval(error.estimate, FIRST_ERROR.effect)}: {in_errors}",
     ]
     pairs = enumerate(zip(found, added, strict=True), 1)
-    return "\n".join(f"{n}. {sentence(verdict, more)}" for n, (verdict, more) in pairs)
+    return "\n".join(f"{n}. {sentence(verdict, more, source)}" for n, (verdict, more) in pairs)
 
 
-def sentence(verdict: Verdict, added: str) -> str:
+def sentence(verdict: Verdict, added: str, source: pd.DataFrame = PAGE) -> str:
     """What a reader can quote of a verdict; added: what else is to be said of it."""
     estimates = [with_interval(found.estimate, part.write) for part, found in verdict.found]
-    quoted = plausibility([q.text() for q in verdict.claim.quoted], verdict.plausible)
+    quoted = plausibility([q.text(source) for q in verdict.claim.quoted], verdict.plausible)
     doubt = f" after {len(SEEDS)} seeds" if verdict.word == INCONCLUSIVE else ""
     said = verdict.claim.sentence.format(*estimates)
     return f"{said}: **{verdict.word}**{doubt}; {added}; the published {quoted}."
@@ -249,14 +266,15 @@ def on_different_sides(found: Sequence[Verdict]) -> str:
     )
 
 
-def others_said(table: pd.DataFrame, others: Sequence[Contrast] = OTHERS) -> str:
+def others_said(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> str:
     """Which of the other variants Final is shown to be more accurate than, in words."""
+    others = contrasts_by(source, OTHERS)
     found = analysis.family(table, others, ACCURACY)
     beaten = [c.name for c, e, p, _ in found if p < ALPHA and e.estimate.mean > 0]
     rest = [c.name for c in others if c.name not in beaten]
     beaten, rest = ([name.removeprefix("final - ") for name in of] for of in (beaten, rest))
     but = f", and not than {listed(rest)}" if beaten and rest else ""
-    means = table[ACCURACY.name].mean()
+    means = table[ACCURACY.name].mean()[variants_by(source)]
     return (
         f"Of the {len(others)} others, Final is shown to be more accurate than {listed(beaten)}"
         f"{but}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
@@ -341,8 +359,9 @@ def reproduced(held: Mapping[str, Reproduction]) -> str:
     """Which of the published logs are reproduced, in words."""
     named = [variant for variant, of in held.items() if of.reproduced]
     rest = [variant for variant in held if variant not in named]
-    return f"So of the three **{listed(named)}** {'are' if named[1:] else 'is'} reproduced" + (
-        f", and {listed(rest)} {'are' if rest[1:] else 'is'} not." if rest else "."
+    return (
+        f"So {len(named)} of the {len(held)} {'is' if len(named) == 1 else 'are'} reproduced"
+        f"{f': **{listed(named)}**' if named else ''}{f', not {listed(rest)}' if rest else ''}."
     )
 
 
@@ -362,11 +381,14 @@ def beside(table: pd.DataFrame) -> str:
 def pair(found: Across) -> str:
     """The sixth test."""
     part, of = found.part, found.mean
+    page, logs = (Quoted(part.contrast, part.measure).text(source) for source in (PAGE, LOGGED))
+    apart = "; the two tests fall on different sides of 0.05" if of.tests_disagree else ""
     return (
         f"{part.contrast.name}, the published pair, in the mean of both settings "
         f"({2 * len(SEEDS)} pairs): {with_interval(of.estimate, part.write)} points, "
-        f"p {p_text(of.p)}, sign-flip p {p_text(of.flip_p)}, 90 % interval "
-        f"{interval(of.narrow, part.write)}: **{analysis.word([part], [of], of.p)}**."
+        f"p {p_text(of.p)}, sign-flip p {p_text(of.flip_p)}{apart}, 90 % interval "
+        f"{interval(of.narrow, part.write)}: **{analysis.word([part], [of], of.p)}**. The way "
+        f"claimed is the page's, {page}; the logs have {logs}."
     )
 
 
@@ -464,17 +486,20 @@ def averages(table: pd.DataFrame) -> str:
 
 def variants(table: pd.DataFrame, measures: Sequence[Measure], source: pd.DataFrame = PAGE) -> str:
     """Means with intervals of all variants, a column per measure, beside the published numbers."""
-    twice = FINAL_AS_RUN if source is LOGGED else None
-    head, rows = [""], {v: [bold(v)] for v in table[ACCURACY.name] if v != twice}
+    head, rows = [""], {v: [bold(v)] for v in variants_by(source)}
     for measure in measures:
         numbers = published(measure, source)
         head += [measure.heading, "published"] if numbers else [measure.heading]
         for variant, row in rows.items():
             row.append(with_interval(estimate(table[measure.name, variant]), measure.level))
             if numbers:
-                written = measure.level if measure.log else "{:g}".format
-                row.append(written(numbers[variant]) if variant in numbers else "")
+                row.append(_published(measure, numbers[variant]) if variant in numbers else "")
     return markdown(head, rows.values())
+
+
+def _published(measure: Measure, value: float) -> str:
+    """A published number as one run's is written; in its table epochs are floats."""
+    return number(measure, int(value) if measure.unit == "epochs" else value)
 
 
 def passing(runs: Runs, beyond: Sequence[Interval]) -> str:
@@ -497,25 +522,30 @@ def passing(runs: Runs, beyond: Sequence[Interval]) -> str:
     return markdown([*head, "mean, seeds x images [95 %]"], rows)
 
 
-def reached(table: pd.DataFrame) -> str:
+def reached(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> str:
     """How many runs of each variant get to the thresholds, and how many before the rate falls."""
 
     def cell(epochs: pd.Series) -> str:
         early = (epochs <= TrainingConfig.step_size).sum()
         return f"{share(epochs <= TrainingConfig.epochs)}; {early}"
 
-    rows = [[bold(v), *(cell(table[m.name, v]) for m in TO_THRESHOLDS)] for v in VARIANTS]
+    rows = [
+        [bold(v), *(cell(table[m.name, v]) for m in TO_THRESHOLDS)] for v in variants_by(source)
+    ]
     return markdown(["", *(m.name.replace("epochs to", "reach") for m in TO_THRESHOLDS)], rows)
 
 
 def contrasts(
-    table: pd.DataFrame, measure: Measure, beyond: Sequence[Interval] | None = None
+    table: pd.DataFrame,
+    measure: Measure,
+    beyond: Sequence[Interval] | None = None,
+    source: pd.DataFrame = PAGE,
 ) -> str:
-    """All contrasts of a measure.
+    """All contrasts of a measure in the setting that source is of.
 
     beyond: the intervals over seeds and images, which final accuracies have.
     """
-    of = OF_RATIOS if measure.ratio else CONTRASTS
+    of = contrasts_by(source, OF_RATIOS if measure.ratio else CONTRASTS)
     rows = []
     for contrast, ends in zip(of, beyond or of, strict=True):
         found = effect(table, contrast, measure)

@@ -17,7 +17,15 @@ from scipy import stats
 from helpers.config import PROTOCOLS
 from models import VARIANTS
 from study import report, tables
-from study.analysis import consistent, effect, effect_of, passes, spread_ratio, verdicts
+from study.analysis import (
+    Reproduction,
+    consistent,
+    effect,
+    effect_of,
+    passes,
+    spread_ratio,
+    verdicts,
+)
 from study.claims import ACCURACY, LATE, LOGGED, OTHERS, SIMPLE, SPEED, measured, per_seed
 from study.runs import SEEDS, load_runs
 from study.statistics import runs_needed
@@ -386,12 +394,54 @@ def test_the_logs_are_held_against_final_as_run_by_its_other_name(as_run, whole)
     assert ("outside" in cells[3]) == (not mean - half <= 98.76 <= mean + half)
 
 
+def test_as_run_every_claim_has_its_sentence_with_the_numbers_of_the_logs(as_run, whole):
+    place = section(whole, "The claims, by the publication's own protocol")
+    sentences = re.findall(r"^\d\. .+$", place, re.M)
+    for sentence, verdict in zip(sentences, verdicts(measured(as_run), LOGGED), strict=True):
+        assert f"**{verdict.word}**" in sentence
+        assert all(quoted.text(LOGGED) in sentence for quoted in verdict.claim.quoted)
+    assert "of the 4 variants with batch normalization" in sentences[3]
+
+
+def test_as_run_final_is_compared_with_all_but_itself(as_run, whole):
+    """With the same contrasts as from the page, by either name of its runs."""
+    place = whole.split("### All contrasts as run")[1].split("### Every run as run")[0]
+    names = [line.split(" | ")[0][2:] for line in place.splitlines() if line.startswith("| ")]
+    kinds = (tables.CONTRASTS, tables.CONTRASTS, tables.OF_RATIOS, tables.CONTRASTS)
+    expected = [c.name for of in kinds for c in of if c.formula != "final - v2_bn"]
+    assert [name for name in names if name.strip() and name != "---"] == expected
+    finals, others = ([as_run[v, s].final_accuracy for s in SEEDS] for v in ("v2_bn", "late_bn"))
+    mean = statistics.fmean(finals) - statistics.fmean(others)
+    cells = row(place, "final - late_bn")
+    assert numbers(cells[1])[0] == pytest.approx(mean, abs=6e-4)
+    low, high = numbers(cells[-1])  # over seeds and images
+    assert low < mean < high
+    assert "final - v2_bn" not in whole.split("## As run")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    "held, expected",
+    [
+        ("yyy", "So 3 of the 3 are reproduced: **v1, v2 and final**."),
+        ("nyn", "So 1 of the 3 is reproduced: **v2**, not v1 and final."),
+        ("nnn", "So 0 of the 3 are reproduced, not v1, v2 and final."),
+    ],
+)
+def test_the_reproduced_are_counted_and_named(held, expected):
+    of = {
+        name: Reproduction([], [], [True] * 6, 11 if one == "n" else 1, 11)
+        for name, one in zip(("v1", "v2", "final"), held, strict=True)
+    }
+    assert tables.reproduced(of) == expected
+
+
 def test_the_sixth_test_is_of_twenty_pairs(runs, as_run, whole):
     pairs = [
         r["v1", s].final_accuracy - r["v2", s].final_accuracy for r in (runs, as_run) for s in SEEDS
     ]
     said = re.search(r"\(20 pairs\): (\S+) \[", whole)
     assert float(said[1]) == pytest.approx(statistics.fmean(pairs), abs=6e-4)
+    assert "The way claimed is the page's, -0.02 points; the logs have 0.02 points." in whole
 
 
 def test_figures_show_both_settings_once_all_runs_are_in(runs, as_run):
