@@ -114,6 +114,11 @@ def bold(variant: str) -> str:
     return f"**{variant}**" if variant in THREE else variant
 
 
+def _means(table: pd.DataFrame) -> pd.Series:
+    """Every variant's mean final accuracy, without what sums leave over, so that equal is equal."""
+    return table[ACCURACY.name].mean().round(9)
+
+
 def number(measure: Measure, value: float) -> str:
     """One run's number: a test image is 0.01 %, and an epoch a whole number."""
     if isinstance(value, int):
@@ -143,7 +148,7 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame =
         f"{'' if over.within else 'not '}shown to be within {margin(ACCURACY)} of it "
         f"(p {p_text(over.equivalence)})"
     )
-    means = table[ACCURACY.name].mean()
+    means = _means(table)
     of_bn = [v for v in variants_by(source) if VARIANTS[v].batch_norm]
     rank = sum(means[v] > means["final"] for v in of_bn)
     ordinals = ("highest", "second highest", "third highest", "fourth highest")
@@ -168,10 +173,19 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame =
 def sentence(verdict: Verdict, added: str, source: pd.DataFrame = PAGE) -> str:
     """What a reader can quote of a verdict; added: what else is to be said of it."""
     estimates = [with_interval(found.estimate, part.write) for part, found in verdict.found]
-    quoted = plausibility([q.text(source) for q in verdict.claim.quoted], verdict.plausible)
+    quoted = plausibility(told_apart(verdict.claim.quoted, source), verdict.plausible)
     doubt = f" after {len(SEEDS)} seeds" if verdict.word == INCONCLUSIVE else ""
     said = verdict.claim.sentence.format(*estimates)
     return f"{said}: **{verdict.word}**{doubt}; {added}; the published {quoted}."
+
+
+def told_apart(quoted: Sequence[Quoted], source: pd.DataFrame) -> list[str]:
+    """Published numbers as text, with the variants they are of where two would read the same."""
+    texts = [q.text(source) for q in quoted]
+    return [
+        f"{text} ({q.contrast.name.replace(' - ', ' / ')})" if texts.count(text) > 1 else text
+        for q, text in zip(quoted, texts, strict=True)
+    ]
 
 
 def plausibility(texts: Sequence[str], plausible: Sequence[bool]) -> str:
@@ -190,11 +204,13 @@ def claims(found: Sequence[Verdict], source: pd.DataFrame = PAGE) -> str:
     """The verdicts: effects and published numbers, by the page or its logs."""
     rows = []
     for n, verdict in enumerate(found, 1):
-        held = zip(verdict.claim.quoted, verdict.plausible, verdict.predicted, strict=True)
+        quoted = verdict.claim.quoted
+        texts = told_apart(quoted, source)
+        held = zip(quoted, texts, verdict.plausible, verdict.predicted, strict=True)
         numbers = "<br>".join(
-            f"{quoted.text(source)}: {'plausible' if plausible else '**not**'}, "
-            + interval(ends, f"{{:.{quoted.measure.decimals}f}}".format)
-            for quoted, plausible, ends in held
+            f"{text}: {'plausible' if plausible else '**not**'}, "
+            + interval(ends, f"{{:.{of.measure.decimals}f}}".format)
+            for of, text, plausible, ends in held
         )
         word = f"**{verdict.word}**"
         rows.append(
@@ -274,7 +290,7 @@ def others_said(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> str:
     rest = [c.name for c in others if c.name not in beaten]
     beaten, rest = ([name.removeprefix("final - ") for name in of] for of in (beaten, rest))
     but = f", and not than {listed(rest)}" if beaten and rest else ""
-    means = table[ACCURACY.name].mean()[variants_by(source)]
+    means = _means(table)[variants_by(source)]
     return (
         f"Of the {len(others)} others, Final is shown to be more accurate than {listed(beaten)}"
         f"{but}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
@@ -361,7 +377,8 @@ def reproduced(held: Mapping[str, Reproduction]) -> str:
     rest = [variant for variant in held if variant not in named]
     return (
         f"So {len(named)} of the {len(held)} {'is' if len(named) == 1 else 'are'} reproduced"
-        f"{f': **{listed(named)}**' if named else ''}{f', not {listed(rest)}' if rest else ''}."
+        f"{f': **{listed(named)}**' if named else ''}"
+        f"{f', not {listed(rest)}' if named and rest else ''}."
     )
 
 
