@@ -52,6 +52,7 @@ from study.claims import (
     LOGGED,
     LOGS,
     OTHERS,
+    PAGE,
     PAIR,
     PRIMARY,
     SIMPLE,
@@ -173,8 +174,6 @@ def render(runs: Runs, pilot: Runs, as_run: Runs) -> str:
     """
     table, before = measured(runs), measured(pilot, (ACCURACY,))
     found = verdicts(table)
-    contrasts = len(tables.CONTRASTS)
-    beyond = beyond_these_images(runs, [*tables.CONTRASTS, *map(Contrast, names(runs))])
     runs_in = f"{len(as_run)} of {len(SEEDS) * len(AS_RUN)} runs are in"
     second, said = None, f"{runs_in}; no verdict is computed before the last."
     if not _missing(as_run, AS_RUN_SETTING):
@@ -183,54 +182,65 @@ def render(runs: Runs, pilot: Runs, as_run: Runs) -> str:
         said = _as_run(as_run, other, second, table)
     return _fill(
         "report.md",
+        **_of_setting(runs, table, found, PAGE),
         publication=tables.publication(found, second),
         as_run=said,
-        count=len(runs),
-        seeds=len(SEEDS),
         goal_accuracy=GOAL,
         never=TrainingConfig.epochs + 1,
-        answer=tables.answer(found, table),
         conditions=tables.conditions(runs),
-        ratios=tables.ratios(table),
         scales=tables.scales(table),
         least_margin=f"{max(map(abs, effect(table, LATE, SPEED).narrow)):.3f}",
         averages=tables.averages(table),
-        simple_final=tables.family(table, SIMPLE, ACCURACY),
-        simple_speed=tables.family(table, SIMPLE, SPEED),
-        simple_final_said=tables.family_said(table, SIMPLE, ACCURACY),
-        simple_speed_said=tables.family_said(table, SIMPLE, SPEED),
-        claims=tables.claims(found),
-        parts=tables.parts(found),
-        disagreement=tables.on_different_sides(found),
-        others_said=tables.others_said(table),
-        others=tables.family(table, OTHERS, ACCURACY),
-        passing=tables.passing(runs, beyond[contrasts:]),
-        final=tables.variants(table, (ACCURACY, BEST, GAP_ALIKE)),
-        speed=tables.variants(table, (SPEED, FIRST_ACCURACY)),
-        thresholds=tables.variants(table, TO_THRESHOLDS),
-        reached=tables.reached(table),
-        contrasts_final=tables.contrasts(table, ACCURACY, beyond[:contrasts]),
-        contrasts_speed=tables.contrasts(table, SPEED),
-        contrasts_ratio=tables.contrasts(table, EPOCHS_RATIO),
         contrasts_epochs=tables.contrasts(table, EPOCHS),
-        contrasts_first=tables.contrasts(table, FIRST_ACCURACY),
         spread=tables.spread(table, before),
-        ratio=f"{spread_ratio(table):.1f}",
         pilot_ratio=f"{spread_ratio(before):.1f}",
         beside=tables.beside(table),
         pairs=tables.pairs(table),
         needed=tables.needed(table),
-        networks=tables.networks(runs, table),
         churn=tables.churn(runs),
         floor=tables.floor(runs),
         runs=tables.every_run(runs, RUNS.name),
-        origin=tables.origin(runs),
     )
 
 
 def _fill(page: str, **holes: object) -> str:
     """A page of this folder, with its holes filled."""
     return Template((PAGES / page).read_text(encoding="utf-8")).substitute(holes)
+
+
+def _of_setting(
+    runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], source: pd.DataFrame
+) -> dict[str, object]:
+    """What fills the holes that both pages have, of the setting that PAGE or LOGGED is of."""
+    contrasts = tables.contrasts_by(source, tables.CONTRASTS)
+    beyond = beyond_these_images(runs, [*contrasts, *map(Contrast, names(runs))])
+    return {
+        "count": len(runs),
+        "seeds": len(SEEDS),
+        "answer": tables.answer(found, table, source),
+        "claims": tables.claims(found, source),
+        "parts": tables.parts(found),
+        "disagreement": tables.on_different_sides(found),
+        "others_said": tables.others_said(table, source),
+        "others": tables.family(table, tables.contrasts_by(source, OTHERS), ACCURACY),
+        "passing": tables.passing(runs, beyond[len(contrasts) :]),
+        "final": tables.variants(table, (ACCURACY, BEST, GAP_ALIKE), source),
+        "speed": tables.variants(table, (SPEED, FIRST_ACCURACY), source),
+        "thresholds": tables.variants(table, TO_THRESHOLDS, source),
+        "reached": tables.reached(table, source),
+        "ratios": tables.ratios(table),
+        "simple_final": tables.family(table, SIMPLE, ACCURACY),
+        "simple_speed": tables.family(table, SIMPLE, SPEED),
+        "simple_final_said": tables.family_said(table, SIMPLE, ACCURACY),
+        "simple_speed_said": tables.family_said(table, SIMPLE, SPEED),
+        "contrasts_final": tables.contrasts(table, ACCURACY, source, beyond[: len(contrasts)]),
+        "contrasts_speed": tables.contrasts(table, SPEED, source),
+        "contrasts_ratio": tables.contrasts(table, EPOCHS_RATIO, source),
+        "contrasts_first": tables.contrasts(table, FIRST_ACCURACY, source),
+        "ratio": f"{spread_ratio(table):.1f}",
+        "networks": tables.networks(runs, table),
+        "origin": tables.origin(runs),
+    }
 
 
 def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.DataFrame) -> str:
@@ -242,8 +252,6 @@ def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.
     three = {name: histories(runs, v) for name, v in AS_RUN_NAMES.items()}
     held = {name: reproduction(LOGS[name], of) for name, of in three.items()}
     among = [found for of in three.values() for found in among_themselves(of)]
-    contrasts = tables.contrasts_by(LOGGED, tables.CONTRASTS)
-    beyond = beyond_these_images(runs, [*contrasts, *map(Contrast, names(runs))])
     curves = held["v1"].curves
 
     def both(measure: Measure, contrasts: Sequence[Contrast]) -> str:
@@ -252,44 +260,20 @@ def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.
 
     return _fill(
         "as_run.md",
-        count=len(runs),
-        seeds=len(SEEDS),
+        **_of_setting(runs, table, found, LOGGED),
         curves=curves,
         farthest=f"{100 / curves:.0f}",
         reproduction=tables.reproduction(held),
         reproduced=tables.reproduced(held),
         among=f"{sum(of.reproduced for of in among)} of {len(among)}",
-        answer=tables.answer(found, table, LOGGED),
-        claims=tables.claims(found, LOGGED),
-        parts=tables.parts(found),
-        disagreement=tables.on_different_sides(found),
         pair=tables.pair(of_claims[-1]),
-        others_said=tables.others_said(table, LOGGED),
-        others=tables.family(table, tables.contrasts_by(LOGGED, OTHERS), ACCURACY),
-        passing=tables.passing(runs, beyond[len(contrasts) :]),
         across=tables.across(of_claims),
         sentences=tables.across_said(of_claims),
         across_final=both(ACCURACY, [*tables.CONTRASTS, *SIMPLE]),
         across_speed=both(SPEED, [*tables.CONTRASTS, *SIMPLE]),
         across_ratio=both(EPOCHS_RATIO, tables.OF_RATIOS),
         across_first=both(FIRST_ACCURACY, tables.CONTRASTS),
-        final=tables.variants(table, (ACCURACY, BEST, GAP_ALIKE), LOGGED),
-        speed=tables.variants(table, (SPEED, FIRST_ACCURACY), LOGGED),
-        thresholds=tables.variants(table, TO_THRESHOLDS, LOGGED),
-        reached=tables.reached(table, LOGGED),
-        ratios=tables.ratios(table),
-        simple_final=tables.family(table, SIMPLE, ACCURACY),
-        simple_speed=tables.family(table, SIMPLE, SPEED),
-        simple_final_said=tables.family_said(table, SIMPLE, ACCURACY),
-        simple_speed_said=tables.family_said(table, SIMPLE, SPEED),
-        contrasts_final=tables.contrasts(table, ACCURACY, beyond[: len(contrasts)], LOGGED),
-        contrasts_speed=tables.contrasts(table, SPEED, source=LOGGED),
-        contrasts_ratio=tables.contrasts(table, EPOCHS_RATIO, source=LOGGED),
-        contrasts_first=tables.contrasts(table, FIRST_ACCURACY, source=LOGGED),
-        ratio=f"{spread_ratio(table):.1f}",
-        networks=tables.networks(runs, table),
         runs=tables.every_run(runs, AS_RUN_RUNS.name),
-        origin=tables.origin(runs),
     )
 
 

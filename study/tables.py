@@ -555,8 +555,8 @@ def reached(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> str:
 def contrasts(
     table: pd.DataFrame,
     measure: Measure,
-    beyond: Sequence[Interval] | None = None,
     source: pd.DataFrame = PAGE,
+    beyond: Sequence[Interval] | None = None,
 ) -> str:
     """All contrasts of a measure in the setting that source is of.
 
