@@ -29,7 +29,7 @@ TEACHERS, SHARES = (27, 28, 29, 30), {"alone": 0.0, "taught": 0.7}
 PUPILS, LONG = (21, 22, 23, 24), 20
 
 
-class Setting(NamedTuple):
+class Candidate(NamedTuple):
     """What the rounds vary."""
 
     variant: str = "three_pools"
@@ -58,11 +58,11 @@ class Setting(NamedTuple):
         )
 
 
-THREE, TWO = Setting(), Setting("two_pools")
+THREE, TWO = Candidate(), Candidate("two_pools")
 CANDIDATES = {
     "three pools": THREE,
-    "four pools": Setting("none_bn", "from the page"),  # the recipe of the grid before
-    "the network as run": Setting("none_bn", "as run"),
+    "four pools": Candidate("none_bn", "from the page"),  # the recipe of the grid before
+    "the network as run": Candidate("none_bn", "as run"),
     "batches of 32": THREE._replace(batch_size=32),
     "peak 0.003": THREE._replace(peak=0.003),
     "peak 0.01": THREE._replace(peak=0.01),
@@ -110,8 +110,8 @@ def standings(train: Callable = lambda *_, **__: None) -> tuple[list[Standing], 
         seeds += more
         found = {}
         for name in names[:count]:
-            setting = CANDIDATES[name]
-            found[name] = runs_of(folder(name), setting.variant, setting.config(EPOCHS), seeds)
+            candidate = CANDIDATES[name]
+            found[name] = runs_of(folder(name), candidate.variant, candidate.config(EPOCHS), seeds)
         names = sorted(found, key=lambda name, of=found: (-accuracy(of[name]), loss(of[name])))
         after.append({name: found[name] for name in names})
     winner = CANDIDATES[names[0]]
@@ -152,7 +152,7 @@ earlier prototypes, which suggested the candidates, had been scored on it.
 
 ## The candidates
 
-{markdown(["", *Setting._fields], [[name, *map(str, s)] for name, s in CANDIDATES.items()])}
+{markdown(["", *Candidate._fields], [[name, *map(str, c)] for name, c in CANDIDATES.items()])}
 
 ## The rounds
 

@@ -83,9 +83,9 @@ def test_what_is_missing_or_by_another_config_is_named(calls):
 
 
 def test_the_candidates_are_all_different_and_small_and_never_stop_by_the_loss():
-    configs = [setting.config(EPOCHS) for setting in CANDIDATES.values()]
-    pairs = {(s.variant, repr(c)) for s, c in zip(CANDIDATES.values(), configs, strict=True)}
+    configs = [candidate.config(EPOCHS) for candidate in CANDIDATES.values()]
+    pairs = {(of.variant, repr(c)) for of, c in zip(CANDIDATES.values(), configs, strict=True)}
     assert len(pairs) == len(CANDIDATES) == ROUNDS[0][0] == 15
-    for setting, config in zip(CANDIDATES.values(), configs, strict=True):
+    for candidate, config in zip(CANDIDATES.values(), configs, strict=True):
         assert config.patience == config.epochs and config.schedule == "one-cycle"
-        assert count_parameters(SETTINGS[setting.setting][setting.variant].network()) < 20_000
+        assert count_parameters(SETTINGS[candidate.setting][candidate.variant].network()) < 20_000
