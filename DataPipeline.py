@@ -276,7 +276,8 @@ def make_loaders(
     """The train loader (augmented, shuffled) and the test loader (in order) of data.
 
     data: what load_mnist gives, or a shorter one.
-    config: gives seed, batch size and setting; the page's protocol unless given.
+    config: gives seed, batch size, augmentation and what goes with it; the page's protocol unless
+        given.
     device: where the batches are wanted.
     num_workers: threads that augment training images ahead; 0 for none. An accelerator augments
         them itself.

@@ -190,14 +190,15 @@ def _check_arguments(
         there, here = getattr(made_for, name), getattr(config, name)
         if there != here:
             raise ValueError(
-                f"the train loader was made for {name} {there}, and the config says {here}; "
+                f"the train loader was made for {name} {there!r}, and the config says {here!r}; "
                 "make the loaders with the same config."
             )
     setting, variant = identify(model) or (config.setting, None)
     if setting != config.setting:
         raise ValueError(
             f"the network is {variant} {setting}, and the config's setting is {config.setting}; "
-            "take PROTOCOLS[setting], or a network of models.SETTINGS[setting]."
+            f"take a config with setting={setting!r}, or a network of "
+            f"models.SETTINGS[{config.setting!r}]."
         )
     if checkpoint is not None and not all(
         hasattr(loader, "checksum") for loader in (train_loader, test_loader)

@@ -383,7 +383,8 @@ def network(variants: Mapping[str, Variant] = PUBLISHED) -> Figure:
         write(middle, 1.1 + height, f"block {block + 1}\n{size}x{size}", ha="center", va="bottom")
         arrow((block + 1.08, 1.6), (block + 0.86, 1.6))
         write(block + 0.97, 0.2, f"{field}x{field}", ha="center")
-        size //= 2
+        if block < layout.pooled:
+            size //= 2
     arrow((0.08, 1.6), (-0.14, 1.6))
     write(-0.2, 1.6, "one digit\n28x28", ha="right")
     write(4.12, 1.6, f"average pool,\nlinear:\n{CLASSES} logits")

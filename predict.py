@@ -36,8 +36,8 @@ def prepare(image: str | Path | Image.Image) -> torch.Tensor:
     """A picture of one digit as MNIST would hold it: uint8 [1, 28, 28], ink 255 on paper 0.
 
     image: a file in one of FORMATS, or a Pillow image; of any size, mode and colors, dark on light
-        or light on dark. Around the digit its paper should be plain; it may be unevenly lit, ruled,
-        squared or framed.
+        or light on dark. Around the digit its paper should be plain; it may be unevenly lit, lined,
+        gridded or framed.
 
     Raises OSError for a file that cannot be read, TypeError for an array or a tensor, and
     ValueError for what is no picture, is damaged or too large, or shows no single digit.
@@ -114,9 +114,10 @@ def _pixels(image: str | Path | Image.Image, name: str) -> np.ndarray:
                 image = Image.open(content, formats=FORMATS)
             image = ImageOps.exif_transpose(image)
             if image.mode[0] in "IF":  # 16 or 32 bits, which Pillow would clip at 255
-                values = np.asarray(image, dtype=np.float64)
+                values = np.array(image, dtype=np.float64)
                 if not np.isfinite(values).all():
                     raise ValueError("it holds NaN or infinity")
+                values -= min(values.min(), 0)
                 image = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
             image = image.convert("RGBA").convert("RGBa")
             image.thumbnail((LARGEST, LARGEST))

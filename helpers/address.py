@@ -27,7 +27,7 @@ def write_address(root: str | Path, name: str) -> list[Path]:
             (r'(?<="REPOSITORY = \\")[^"\\]*(?=\\")', address),
             (r"(?<=git clone )\S+(?= mnist-study)", address),
             (r'(?<=torch\.hub\.load\(")[\w.-]+/[\w.-]+(?=")', name),
-            (r"In place of REPOSITORY take this page's address\. ", ""),
+            (r"Replace REPOSITORY with this page's address\. ", ""),
         ):
             after = re.sub(pattern, new, after)
         if after != before:
@@ -38,8 +38,7 @@ def write_address(root: str | Path, name: str) -> list[Path]:
 
 if __name__ == "__main__":
     try:
-        [argument] = sys.argv[1:] or [""]
-        for file in write_address(Path(__file__).parent.parent, argument):
+        for file in write_address(Path(__file__).parent.parent, " ".join(sys.argv[1:])):
             print(file.name)
     except ValueError as error:
         sys.exit(f"{error}")

@@ -14,7 +14,7 @@ import torch
 
 from models import SETTINGS
 
-SEEDS = range(2**32)  # NumPy's
+VALID_SEEDS = range(2**32)  # NumPy's
 WATCHED = ("test_loss", "test_accuracy")
 # Per schedule, what means nothing to it. Files of "step" are older than the field, and lack it.
 UNUSED = {"step": ("schedule", "warm_up"), "one-cycle": ("step_size", "gamma")}
@@ -33,7 +33,7 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
 
 
 def _require_seed(seed: object) -> None:
-    _require(is_int(seed) and seed in SEEDS, "seed", seed, "an integer from 0 to 2**32 - 1")
+    _require(is_int(seed) and seed in VALID_SEEDS, "seed", seed, "an integer from 0 to 2**32 - 1")
 
 
 @dataclass(frozen=True, repr=False)

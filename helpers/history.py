@@ -16,7 +16,7 @@ import msgspec
 import torch
 from msgspec import Meta
 
-from helpers.config import SEEDS, TrainingConfig
+from helpers.config import VALID_SEEDS, TrainingConfig
 from helpers.files import read_file, write_atomically
 from helpers.publication import Published, Reported
 from models import CLASSES
@@ -66,7 +66,7 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     variant: str
-    seed: Annotated[int, Meta(ge=SEEDS.start, lt=SEEDS.stop)]
+    seed: Annotated[int, Meta(ge=VALID_SEEDS.start, lt=VALID_SEEDS.stop)]
     status: Literal["finished", "early stopping", "interrupted"] = "interrupted"
     config: dict[str, str | int | float] = {}
     environment: dict[str, str | int] = {}
@@ -171,26 +171,27 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
             columns[source] = ["" if v is None else form.format(v) for v, form in values]
         return pd.DataFrame(columns, index=list(rows))
 
-    def conclusion(self, published: Reported, images: int, others: Sequence[History] = ()) -> str:
+    def conclusion(self, log: Reported, images: int, others: Sequence[History] = ()) -> str:
         """What the run shows beside the publication's and beside others of the variant, in words.
 
-        published: by one of the publication's sources. images: how many were tested. Two accuracies
-        on so many images each carry a binomial standard error, and so does their difference.
+        log: of the publication's run, whose final accuracy is the last epoch's, too. images: how
+        many were tested. Two accuracies on so many images each carry a binomial standard error, and
+        so does their difference.
         others: the study's runs of the variant, with other seeds.
         """
-        p = published.final_accuracy / 100
+        p = log.final_accuracy / 100
         error = 100 * sqrt(2 * p * (1 - p) / images)
-        difference = self.final_accuracy - published.final_accuracy
+        difference = self.final_accuracy - log.final_accuracy
         within = "within" if abs(difference) <= 2 * error else "outside"
         reached = f"in epoch {self.first_epoch_at_99}" if self.first_epoch_at_99 else "never"
         said = (
             f"This run ended ({self.status}) after {len(self.epochs)} epochs at "
-            f"{self.final_accuracy:.2f} %, {difference:+.2f} percentage points from the published "
-            f"{published.final_accuracy:.2f} %: {within} two standard errors ({2 * error:.2f} "
-            f"points) of the difference between two such accuracies. It first reached 99 % "
-            f"{reached}; the publication reports epoch {published.first_epoch_at_99}. The best "
-            f"epoch had {self.best_accuracy:.2f} %, which was picked on the test set and is no "
-            "result."
+            f"{self.final_accuracy:.2f} %, {difference:+.2f} percentage points from the "
+            f"{log.final_accuracy:.2f} % that the publication's run ended at: {within} two "
+            f"standard errors ({2 * error:.2f} points) of the difference between two such "
+            f"accuracies. It first reached 99 % {reached}; the publication's run did in epoch "
+            f"{log.first_epoch_at_99}. The best epoch had {self.best_accuracy:.2f} %, which was "
+            "picked on the test set and is no result."
         )
         if others:
             finals = sorted(other.final_accuracy for other in others)

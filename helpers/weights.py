@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -79,8 +80,8 @@ def save_run(model: Network, history: History, path: str | Path, protocol: Train
     path = Path(path)
     results = Path(__file__).resolve().parent.parent / "results"
     if results in path.resolve().parents and not history.follows(protocol):
-        asked = protocol.as_dict().items()
-        others = [k for k, v in asked if k != "epochs" and history.config.get(k) != v]
+        asked, had = asdict(protocol), asdict(TrainingConfig(**history.config))
+        others = [k for k, v in asked.items() if k != "epochs" and had[k] != v]
         raise ValueError(
             f"results/ is for complete runs by the protocol; this one had {len(history.epochs)} "
             f"epochs on {history.train_images:,} images"

@@ -316,7 +316,8 @@ INTERACTIONS = (
     Contrast("(v1_bn - v2_bn) - (late_bn - none_bn)", f"early x late, {WITH}"),
 )
 V1_V2, FINAL_V1, FINAL_V2 = Contrast("v1 - v2"), Contrast("final - v1"), Contrast("final - v2")
-PUBLISHED = (V1_V2, Contrast("v1 - final"), FINAL_V1, FINAL_V2)
+V1_FINAL, V2_FINAL = Contrast("v1 - final"), Contrast("v2 - final")
+PUBLISHED = (V1_V2, V1_FINAL, FINAL_V1, FINAL_V2)
 # What one placement of dropout adds to another, without and with batch normalization.
 SIMPLE = tuple(
     difference(f"{one}{bn}", f"{other}{bn}")
@@ -411,7 +412,6 @@ class Claim:
         return self.text.format(*(quoted.number() for quoted in self.quoted))
 
 
-V1_FINAL, V2_FINAL = difference("v1", "final"), difference("v2", "final")
 CLAIMS = (
     Claim(
         "Dropout in the last blocks delays convergence by {0:g} to {1:g} epochs",

@@ -108,7 +108,7 @@ class EffectPanel(NamedTuple):
     rows: Sequence[EffectRow]
 
 
-SETTINGS = (("o", "from the page"), ("D", "as run"))  # markers
+MARKERS = (("o", "from the page"), ("D", "as run"))  # of the settings
 FACES = {True: VERMILLION, False: "white"}  # of an effect's marker: whether a verdict rests on it
 
 
@@ -135,7 +135,7 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
                 y = place + (0.36 * k - 0.18 if both else 0)
                 axes.hlines(y, *interval, color="black", linewidth=1.2)
                 axes.hlines(y, *narrow, color="black", linewidth=3.5)
-                style = {"marker": SETTINGS[k][0], "markersize": 7 - k}
+                style = {"marker": MARKERS[k][0], "markersize": 7 - k}
                 axes.plot(mean, y, color="black", markerfacecolor=FACES[row.decides], **style)
         if panel.factor:
             axes.set_xscale("log")
@@ -156,7 +156,7 @@ def forest(panels: Sequence[EffectPanel]) -> Figure:
         Patch(color="0.88", label="too small to matter"),
     ]
     if both:
-        keys += [_key(name, marker=m, markerfacecolor=GRAY, **dot) for m, name in SETTINGS]
+        keys += [_key(name, marker=m, markerfacecolor=GRAY, **dot) for m, name in MARKERS]
     _legend(figure, keys, columns=4 if both else 5)
     return figure
 

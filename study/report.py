@@ -140,8 +140,8 @@ def check(runs: Runs, folder: str | Path, setting: str = PAGE_SETTING) -> None:
                 f"the runs with seed {seed} in {folder} come from different environments, "
                 f"{wrong[0]}: delete all of them and run them on one machine."
             )
-    for what in ("commit", "code"):
-        found = {history.environment.get(what, history.code) for history in runs.values()}
+    commits = {history.environment["commit"] for history in runs.values()}
+    for what, found in (("commit", commits), ("code", {h.code for h in runs.values()})):
         if len(found) > 1:
             raise ValueError(
                 f"the runs in {folder} come from different code, {what} "

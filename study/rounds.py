@@ -76,7 +76,7 @@ CANDIDATES = {
     "two pools, narrow augmentation": TWO._replace(augmentation="narrow"),
     "two pools, last epoch plain": TWO._replace(plain=True),
 }
-Standing = Mapping[str, Sequence[History]]  # runs by what they are of, the best first
+Standing = Mapping[str, Sequence[History]]  # runs by what they are of
 
 
 def rounds(jobs: int | None = None) -> None:

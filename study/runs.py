@@ -277,7 +277,7 @@ def _train_all(
             path, lock = under_way.pop(future)
             answer = future.result()
             if isinstance(answer, str):
-                raise RuntimeError(answer)
+                raise RuntimeError(f"{path.stem}: {answer}")
             content, weights = answer
             history = History.from_dict(json.loads(content))
             history.environment["commit"] = commit

@@ -142,18 +142,6 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame =
     )
     one_pair = interval(found[1].predicted[0], "{:.2f}".format)
     pair_alone = with_interval(effect(table, FINAL_V2, ACCURACY).estimate, ACCURACY.effect)
-    over = found[3].effects[0]
-    beside_goal = (
-        f"Final's mean is {over.estimate.mean - GOAL:+.3f} points from the goal, and "
-        f"{'' if over.within else 'not '}shown to be within {margin(ACCURACY)} of it "
-        f"(p {p_text(over.equivalence)})"
-    )
-    means = _means(table)
-    of_bn = [v for v in variants_by(source) if VARIANTS[v].batch_norm]
-    rank = sum(means[v] > means["final"] for v in of_bn)
-    ordinals = ("highest", "second highest", "third highest", "fourth highest")
-    ordinal = "lowest" if rank == len(of_bn) - 1 else ordinals[rank]
-    least = "" if means["final"] > max(means["v1"], means["v2"]) else "not "
     added = [
         "that is an average over early dropout, and in epochs to 99 % v1 - v2, the published pair, "
         f"is {with_interval(epochs.estimate, EPOCHS.effect)}: {in_epochs}",
@@ -161,13 +149,28 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame =
         f"{one_pair}",
         "that is an average over four placements of dropout, and final - v2, the published pair, "
         f"is {pair_alone}",
-        f"{beside_goal}; it is {least}the most accurate of the published three, and of the "
-        f"{len(of_bn)} variants with batch normalization the one with the {ordinal} mean",
+        _beside_the_goal(found[3].effects[0], _means(table), variants_by(source)),
         "as a factor of the test error it is "
         f"{with_interval(error.estimate, FIRST_ERROR.effect)}: {in_errors}",
     ]
     pairs = enumerate(zip(found, added, strict=True), 1)
     return "\n".join(f"{n}. {sentence(verdict, more, source)}" for n, (verdict, more) in pairs)
+
+
+def _beside_the_goal(over: analysis.Effect, means: pd.Series, variants: Sequence[str]) -> str:
+    """How far above the goal Final is, and where among the others, by their means (%)."""
+    of_bn = [v for v in variants if VARIANTS[v].batch_norm]
+    rank = sum(means[v] > means["final"] for v in of_bn)
+    ordinals = ("highest", "second highest", "third highest", "fourth highest")
+    ordinal = "lowest" if rank == len(of_bn) - 1 else ordinals[rank]
+    return (
+        f"Final's mean is {over.estimate.mean - GOAL:+.3f} points from the goal, and "
+        f"{'' if over.within else 'not '}shown to be within {margin(ACCURACY)} of it "
+        f"(p {p_text(over.equivalence)}); it is "
+        f"{'' if means['final'] > max(means['v1'], means['v2']) else 'not '}the most accurate of "
+        f"the published three, and of the {len(of_bn)} variants with batch normalization the one "
+        f"with the {ordinal} mean"
+    )
 
 
 def sentence(verdict: Verdict, added: str, source: pd.DataFrame = PAGE) -> str:
@@ -288,12 +291,12 @@ def others_said(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> str:
     found = analysis.family(table, others, ACCURACY)
     beaten = [c.name for c, e, p, _ in found if p < ALPHA and e.estimate.mean > 0]
     rest = [c.name for c in others if c.name not in beaten]
-    beaten, rest = ([name.removeprefix("final - ") for name in of] for of in (beaten, rest))
-    but = f", and not than {listed(rest)}" if beaten and rest else ""
+    beaten, rest = ([f"`{name.removeprefix('final - ')}`" for name in of] for of in (beaten, rest))
+    but = f", but not than {listed(rest)}" if beaten and rest else ""
     means = _means(table)[variants_by(source)]
     return (
         f"Of the {len(others)} others, Final is shown to be more accurate than {listed(beaten)}"
-        f"{but}. The highest mean is that of {means.idxmax()}, {means.max():.3f} %."
+        f"{but}. The highest mean is that of `{means.idxmax()}`, {means.max():.3f} %."
     )
 
 
@@ -319,10 +322,12 @@ def family(table: pd.DataFrame, contrasts: Sequence[Contrast], measure: Measure)
 
 def family_said(table: pd.DataFrame, contrasts: Sequence[Contrast], measure: Measure) -> str:
     """Which of the contrasts there is an effect in, after Holm's correction, in words."""
-    shown = [c.name for c, _, p, _ in analysis.family(table, contrasts, measure) if p < ALPHA]
+    found = analysis.family(table, contrasts, measure)
+    shown = [f"`{c.name}`" for c, _, p, _ in found if p < ALPHA]
     if not shown:
         return f"none of the {len(contrasts)} is shown"
-    return f"{listed(shown)} {'are' if shown[1:] else 'is'} shown of the {len(contrasts)}"
+    are = "are" if shown[1:] else "is"
+    return f"{len(shown)} of the {len(contrasts)} {are} shown, {listed(shown)}"
 
 
 # --- the publication ------------------------------------------------------------------------------
@@ -510,13 +515,8 @@ def variants(table: pd.DataFrame, measures: Sequence[Measure], source: pd.DataFr
         for variant, row in rows.items():
             row.append(with_interval(estimate(table[measure.name, variant]), measure.level))
             if numbers:
-                row.append(_published(measure, numbers[variant]) if variant in numbers else "")
+                row.append(number(measure, numbers[variant]) if variant in numbers else "")
     return markdown(head, rows.values())
-
-
-def _published(measure: Measure, value: float) -> str:
-    """A published number as one run's is written; in its table epochs are floats."""
-    return number(measure, int(value) if measure.unit == "epochs" else value)
 
 
 def passing(runs: Runs, beyond: Sequence[Interval]) -> str:
@@ -658,15 +658,15 @@ def floor(runs: Runs) -> str:
     never, often = int((count == len(runs)).sum()), int((2 * count > len(runs)).sum())
     hard = np.all([2 * of.sum(axis=0) > len(SEEDS) for of in wrong.values()], axis=0)
     least, of_one = int(hard.sum()), count[hard].sum() / len(runs)
-    always = [f"of {v} {int(of.all(axis=0).sum())}" for v, of in wrong.items()]
+    always = [f"`{v}` {int(of.all(axis=0).sum())}" for v, of in wrong.items()]
     most = 100 * count[2 * count > len(runs)].sum() / count.sum()
     return (
         f"Of the {TEST_IMAGES:,} test images, {never or 'none'} {'is' if never < 2 else 'are'} "
         f"wrong in all {len(runs)} networks, and {(count == 0).sum():,} are wrong in none. More "
         f"than half of the networks get {often} images wrong; these make {most:.0f} % of all "
         f"mistakes. {least} are wrong in more than half of every variant's networks, and cost a "
-        f"single network {100 * of_one / TEST_IMAGES:.2f} points of error on average. Wrong in all "
-        f"{len(SEEDS)} networks of a variant are: {listed(always)}."
+        f"single network {100 * of_one / TEST_IMAGES:.2f} points of error on average. All "
+        f"{len(SEEDS)} networks of a variant get wrong: {listed(always)}."
     )
 
 

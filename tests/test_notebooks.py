@@ -297,7 +297,7 @@ def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
         assert told == [history.conclusion(published.log, 10_000)]
         return
     others = [History.load(p) for p in sorted(PROJECT.glob(f"results/runs/{name}-*.json"))]
-    assert told == [history.conclusion(published.page, 10_000, others)] and len(others) == 10
+    assert told == [history.conclusion(published.log, 10_000, others)] and len(others) == 10
 
 
 @each_notebook

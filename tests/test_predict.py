@@ -126,6 +126,7 @@ CHANGES = {  # beside those of drawings.KINDS
     "16 bits": lambda image: Image.fromarray((60_000 - 50_000 * ink(image)).astype(np.uint16)),
     "32 bits": lambda image: Image.fromarray((4_000 - 3_000 * ink(image)).astype(np.int32)),
     "floats": lambda image: Image.fromarray((1 - ink(image)).astype(np.float32)),
+    "normalized": lambda image: Image.fromarray(((ink(image) - 0.13) / 0.31).astype(np.float32)),
     "turned": turned,
     "beside a thumb": beside_a_thumb,
     "beside a desk": lambda image: ImageOps.expand(image, (25, 0, 0, 0), fill=50),

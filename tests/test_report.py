@@ -151,8 +151,9 @@ def test_it_names_the_simple_effects_that_are_shown_after_holm(runs, text):
         order = sorted(range(8), key=p_values.__getitem__)
         steps = [p_values[k] * (8 - rank) < 0.05 for rank, k in enumerate(order)]
         shown = order[: steps.index(False)] if False in steps else order
-        names = tables.listed(SIMPLE[k].name for k in sorted(shown))
-        assert f"{lead} {names} {'are' if shown[1:] else 'is'} shown of the 8:" in said or not shown
+        names = tables.listed([f"`{SIMPLE[k].name}`" for k in sorted(shown)])
+        are = "are" if shown[1:] else "is"
+        assert f"{lead} {len(shown)} of the 8 {are} shown, {names}:" in said or not shown
         assert shown or f"{lead} none of the 8 is shown:" in said
 
 
@@ -209,11 +210,12 @@ def test_it_names_the_variants_that_final_is_and_is_not_shown_to_beat(runs, text
     """Those made up with batch normalization differ from it by chance alone."""
     said = " ".join(section(text, "Is Final the most accurate\\?").split())
     assert (
-        "more accurate than none and late, and not than none_bn, v2_bn, late_bn and v1_bn" in said
+        "more accurate than `none` and `late`, but not than "
+        "`none_bn`, `v2_bn`, `late_bn` and `v1_bn`." in said
     )
     means = {v: statistics.fmean(runs[v, s].final_accuracy for s in SEEDS) for v in VARIANTS}
     best = max(means, key=means.get)
-    assert f"The highest mean is that of {best}, {means[best]:.3f} %." in said
+    assert f"The highest mean is that of `{best}`, {means[best]:.3f} %." in said
 
 
 def test_final_is_shown_to_beat_others_after_the_correction_only():
@@ -271,7 +273,7 @@ def test_it_counts_the_images_that_no_network_of_a_variant_gets_right(runs, text
     _, _, said = section(text, "The hardest digits").partition("networks of a variant")
     for variant in VARIANTS:
         of = [{index for index, _ in runs[variant, seed].mistakes} for seed in SEEDS]
-        assert f"{variant} {len(set.intersection(*of))}" in said
+        assert f"`{variant}` {len(set.intersection(*of))}" in said
 
 
 def test_a_run_passes_the_goal_from_one_image_over_it():

@@ -11,8 +11,9 @@ from torch import nn
 
 from DataPipeline import normalize
 from helpers.checkpoint import weights_digest
+from helpers.config import TrainingConfig
 from helpers.history import History
-from helpers.weights import load_weights, save_weights
+from helpers.weights import load_weights, save_run, save_weights
 from models import FINAL_AS_RUN, Network, identify
 from study.one_cycle import RECIPE
 from tests.helpers import DRAWN, PROJECT, SEED, bits, build, counts, history, same_bits
@@ -174,6 +175,19 @@ def test_nothing_of_a_file_that_is_not_safetensors_runs(tmp_path):
         (tmp_path / "w").write_bytes(content)
         with pytest.raises(ValueError, match="w holds no weights"):
             load_weights(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("schedule", "one-cycle"), ("plain_from", 3), ("augmentation", "wide")]
+)
+def test_what_keeps_a_run_out_of_results_is_named(field, value):
+    model, run = trained()
+    run.train_images, run.config[field] = 60_000, value
+    with pytest.raises(
+        ValueError, match=f"results/ is for .* images, another seed, another {field}: set"
+    ):
+        save_run(model, run, PROJECT / "results" / "never_written", TrainingConfig())
+    assert not list(PROJECT.glob("results/never_written*"))
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
