@@ -114,9 +114,9 @@ def bold(variant: str) -> str:
     return f"**{variant}**" if variant in THREE else variant
 
 
-def _means(table: pd.DataFrame) -> pd.Series:
+def _means(table: pd.DataFrame, source: pd.DataFrame) -> pd.Series:
     """Every variant's mean final accuracy, without what sums leave over, so that equal is equal."""
-    return table[ACCURACY.name].mean().round(9)
+    return table[ACCURACY.name].mean()[variants_by(source)].round(9)
 
 
 def number(measure: Measure, value: float) -> str:
@@ -149,7 +149,7 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame =
         f"{one_pair}",
         "that is an average over four placements of dropout, and final - v2, the published pair, "
         f"is {pair_alone}",
-        _beside_the_goal(found[3].effects[0], _means(table), variants_by(source)),
+        _beside_the_goal(found[3].effects[0], _means(table, source)),
         "as a factor of the test error it is "
         f"{with_interval(error.estimate, FIRST_ERROR.effect)}: {in_errors}",
     ]
@@ -157,9 +157,9 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame =
     return "\n".join(f"{n}. {sentence(verdict, more, source)}" for n, (verdict, more) in pairs)
 
 
-def _beside_the_goal(over: analysis.Effect, means: pd.Series, variants: Sequence[str]) -> str:
+def _beside_the_goal(over: analysis.Effect, means: pd.Series) -> str:
     """How far above the goal Final is, and where among the others, by their means (%)."""
-    of_bn = [v for v in variants if VARIANTS[v].batch_norm]
+    of_bn = [v for v in means.index if VARIANTS[v].batch_norm]
     rank = sum(means[v] > means["final"] for v in of_bn)
     ordinals = ("highest", "second highest", "third highest", "fourth highest")
     ordinal = "lowest" if rank == len(of_bn) - 1 else ordinals[rank]
@@ -293,7 +293,7 @@ def others_said(table: pd.DataFrame, source: pd.DataFrame = PAGE) -> str:
     rest = [c.name for c in others if c.name not in beaten]
     beaten, rest = ([f"`{name.removeprefix('final - ')}`" for name in of] for of in (beaten, rest))
     but = f", but not than {listed(rest)}" if beaten and rest else ""
-    means = _means(table)[variants_by(source)]
+    means = _means(table, source)
     return (
         f"Of the {len(others)} others, Final is shown to be more accurate than {listed(beaten)}"
         f"{but}. The highest mean is that of `{means.idxmax()}`, {means.max():.3f} %."

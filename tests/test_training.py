@@ -195,7 +195,7 @@ def test_the_seconds_of_an_epoch_are_its_own(small):
     [
         ({"seed": 7}, {}, "from the page", "train loader .*seed 42, .* 7"),
         ({"batch_size": 8}, {}, "from the page", "train loader .*batch_size 32, .* 8"),
-        (AS_RUN, {}, "as run", "train loader .*setting .from the page., .* .as run."),
+        (AS_RUN, {}, "as run", "train loader .*setting 'from the page', .* 'as run'"),
         (AS_RUN, AS_RUN, "from the page", "network is v1 from the page, .* as run"),
         ({}, {}, "as run", "network is v1 as run, .* from the page"),
     ],
