@@ -24,6 +24,7 @@ from helpers.history import TRAIN_IMAGES, History
 from models import AS_RUN, FINAL_AS_RUN, GOAL, SETTINGS, VARIANTS
 from study import figures, tables
 from study.analysis import (
+    Reproduction,
     Verdict,
     across,
     among_themselves,
@@ -249,9 +250,8 @@ def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.
     table, found: theirs. page: the table of the runs from the page.
     """
     of_claims = [across(page, table, part) for part in PARTS]  # PAIR is the last
-    three = {name: histories(runs, v) for name, v in AS_RUN_NAMES.items()}
-    held = {name: reproduction(LOGS[name], of) for name, of in three.items()}
-    among = [found for of in three.values() for found in among_themselves(of)]
+    held = reproductions(runs)
+    among = [f for v in AS_RUN_NAMES.values() for f in among_themselves(histories(runs, v))]
     curves = held["v1"].curves
 
     def both(measure: Measure, contrasts: Sequence[Contrast]) -> str:
@@ -275,6 +275,17 @@ def _as_run(runs: Runs, table: pd.DataFrame, found: Sequence[Verdict], page: pd.
         across_first=both(FIRST_ACCURACY, tables.CONTRASTS),
         runs=tables.every_run(runs, AS_RUN_RUNS.name),
     )
+
+
+def reproductions(runs: Runs) -> dict[str, Reproduction]:
+    """The published logs, by variant, each held against our runs of it.
+
+    runs: as run, all of them.
+    """
+    return {
+        name: reproduction(LOGS[name], histories(runs, variant))
+        for name, variant in AS_RUN_NAMES.items()
+    }
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -145,8 +145,8 @@ def answer(found: Sequence[Verdict], table: pd.DataFrame, source: pd.DataFrame =
     added = [
         "that is an average over early dropout, and in epochs to 99 % v1 - v2, the published pair, "
         f"is {with_interval(epochs.estimate, EPOCHS.effect)}: {in_epochs}",
-        f"to 98 % it is {soon} and to 98.5 % {sooner} times; a pair of runs may give anything in "
-        f"{one_pair}",
+        f"to 98 % it is {soon} and to 98.5 % {sooner} times; a run of v1 and one of Final may give "
+        f"anything in {one_pair}",
         "that is an average over four placements of dropout, and final - v2, the published pair, "
         f"is {pair_alone}",
         _beside_the_goal(found[3].effects[0], _means(table, source)),
@@ -348,7 +348,7 @@ def publication(page: Sequence[Verdict], as_run: Sequence[Verdict] | None) -> st
         if as_run:
             one, other = (v.word for v in ours)
             same = f"{one} in both settings"
-            short = same if one == other else f"{one} from the page, {other} as run"
+            short = same if one == other else f"{one} from the page; {other} as run"
             said.append(f"{'withdrawn; ' if claim.withdrawn else ''}{short}")
         rows.append([f"{n}. {claim}", claim.corrected, logged, *said])
     head = ["as first published", "as corrected by its author", "what its own logs say"]
@@ -436,7 +436,8 @@ def across_said(found: Sequence[Across]) -> str:
         page, as_run = (
             f"{with_interval(e.estimate, part.write)} {part.unit}" for e in (of.page, of.as_run)
         )
-        against = "; the two point in opposite directions" if of.opposite else ""
+        against = f"lie on opposite sides of {part.null:g} %" if part.null else "differ in sign"
+        against = f"; the two {against}" if of.opposite else ""
         lines.append(
             f"- {part.contrast.name}, {part.measure.meaning}: {page} from the page and "
             f"{as_run} as run: {of.word}{against}."

@@ -131,7 +131,7 @@ def test_it_says_beside_the_word_what_the_word_leaves_out(runs, text):
     """What one pair of runs may give, the published pair alone, how far Final is from the goal."""
     _, fast, gain, best, _ = re.findall(r"^\d\. .+$", section(text, "The answer"), re.M)
     low, high = verdicts(measured(runs))[1].predicted[0]
-    assert f"a pair of runs may give anything in [{low:.2f}, {high:.2f}];" in fast
+    assert f"a run of v1 and one of Final may give anything in [{low:.2f}, {high:.2f}];" in fast
     final, v2 = ([runs[v, s].final_accuracy for s in SEEDS] for v in ("final", "v2"))
     apart = statistics.fmean(final) - statistics.fmean(v2)
     assert f"and final - v2, the published pair, is {apart:+.3f} [" in gain
