@@ -693,7 +693,10 @@ def origin(runs: Runs) -> str:
     seeds_on: dict[str, list[str]] = {}
     for seed in SEEDS:
         seeds_on.setdefault(runs["v1", seed].environment["processor"], []).append(f"{seed}")
-    processors = [f"seeds {listed(seeds)} on {name}" for name, seeds in seeds_on.items()]
+    processors = [
+        f"seed{'s' if seeds[1:] else ''} {listed(seeds)} on {name}"
+        for name, seeds in seeds_on.items()
+    ]
     others = {
         ", ".join(f"{k} {v}" for k, v in h.environment.items() if k not in ("commit", "processor"))
         for h in runs.values()

@@ -1,6 +1,7 @@
 """The README says what the code and the results say."""
 
 import re
+from collections import Counter
 from itertools import pairwise, product
 from math import exp, log
 from statistics import fmean
@@ -8,35 +9,64 @@ from statistics import fmean
 import pytest
 
 import Visualization
-from models import GOAL, VARIANTS, count_parameters, receptive_fields
-from study.analysis import NONE, SHOWN, beyond_these_images, effect, family, verdicts
+from helpers.config import TrainingConfig
+from models import FINAL_AS_RUN, GOAL, SETTINGS, VARIANTS, count_parameters, receptive_fields
+from study.analysis import (
+    NONE,
+    NOT_SAME,
+    NOT_TOLD,
+    SAME,
+    SHOWN,
+    SMALL,
+    across,
+    among_themselves,
+    beyond_these_images,
+    effect,
+    family,
+    verdicts,
+    word,
+)
 from study.claims import (
     ACCURACY,
     BN,
     EARLY,
     EARLY_BN,
+    EPOCHS,
+    EPOCHS_RATIO,
     FINAL_V2,
-    INTERACTIONS,
+    FIRST_ACCURACY,
     LATE,
     LATE_BN,
+    LOGGED,
     OTHERS,
+    PAGE,
+    PAIR,
     RATIOS,
+    SIX,
     SPEED,
-    V1_V2,
     WITHOUT_BN,
     Contrast,
+    Part,
     measured,
 )
 from study.one_cycle import recipe_runs
-from study.runs import FOLDERS, histories, load_runs
+from study.report import AS_RUN_NAMES, PARTS, reproductions
+from study.runs import FOLDERS, histories, load_runs, names
 from study.statistics import estimate
-from study.tables import with_interval
+from study.tables import contrasts_by, with_interval
 from tests.helpers import PROJECT
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return load_runs(PROJECT / FOLDERS["from the page"])
+    """Those of each setting."""
+    return {setting: load_runs(PROJECT / folder) for setting, folder in FOLDERS.items()}
+
+
+@pytest.fixture(scope="module")
+def tables(runs):
+    """Those of the runs from the page, and of the runs as run."""
+    return [measured(of) for of in runs.values()]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +75,7 @@ def readme():
 
 
 def measured_rows(runs):
-    """What the page and the log of each published variant say, and the means over runs."""
+    """What the page and the log of each published variant say, and the means of each setting."""
 
     def row(name, parameters, train, test, first, final, gap):
         gap = "" if gap is None else f"{gap:+.2f}"
@@ -55,24 +85,27 @@ def measured_rows(runs):
         )
 
     for variant in ("v1", "v2", "final"):
-        published, histories_ = VARIANTS[variant].published, histories(runs, variant)
+        published = VARIANTS[variant].published
         name = variant.replace("f", "F")
         for source in ("page", "log"):
             p = getattr(published, source)
             figures = (p.epoch_1_train_accuracy, p.epoch_1_test_accuracy, p.first_epoch_at_99)
             yield row(f"{name}, {source}", p.parameters, *figures, p.final_accuracy, p.gap)
-        means = [
-            fmean(map(measure, histories_))
-            for measure in (
-                lambda h: h.epochs[0]["train_accuracy"],
-                lambda h: h.epochs[0]["test_accuracy"],
-                lambda h: h.first_epoch_at_99 or 21,
-                lambda h: h.final_accuracy,
-                lambda h: h.gap,
-            )
-        ]
-        means[2] = f"{means[2]:.1f}"
-        yield row(f"**{name}, here**", count_parameters(VARIANTS[variant].network()), *means)
+        for setting, of in runs.items():
+            here = FINAL_AS_RUN if (setting, variant) == ("as run", "final") else variant
+            means = [
+                fmean(map(measure, histories(of, here)))
+                for measure in (
+                    lambda h: h.epochs[0]["train_accuracy"],
+                    lambda h: h.epochs[0]["test_accuracy"],
+                    lambda h: h.first_epoch_at_99 or 21,
+                    lambda h: h.final_accuracy,
+                    lambda h: h.gap,
+                )
+            ]
+            means[2] = f"{means[2]:.1f}"
+            parameters = count_parameters(SETTINGS[setting][here].network())
+            yield row(f"**{name}, {setting}**", parameters, *means)
 
 
 def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
@@ -80,69 +113,130 @@ def test_the_table_of_measured_figures_is_that_of_the_runs(readme, runs):
         assert row in readme
 
 
-def test_the_verdicts_are_those_on_the_runs(readme, runs):
-    for number, verdict in enumerate(verdicts(measured(runs)), start=1):
-        figure = verdict.claim.parts[0].write(verdict.effects[0].estimate.mean)
-        assert f"| {number}. {verdict.claim} | **{verdict.word}** | {figure} " in readme
+def test_the_verdicts_are_those_on_the_runs(readme, tables):
+    both = zip(verdicts(tables[0]), verdicts(tables[1], LOGGED), strict=True)
+    for number, (page, as_run) in enumerate(both, start=1):
+        one, other = (
+            f"**{of.word}**: {of.claim.parts[0].write(of.effects[0].estimate.mean)} "
+            for of in (page, as_run)
+        )
+        [row] = re.findall(rf"(?m)^\| {number}\. .*$", readme)
+        _, claim, first, second, _ = row.split(" | ".strip())
+        assert claim.strip() == f"{number}. {page.claim}"
+        assert f"{first.strip()} ".startswith(one) and f"{second.strip()} ".startswith(other)
 
 
-def test_the_answer_follows_from_the_runs(readme, runs):
+def found(table, contrast, measure):
+    """An effect with its interval, as the README has it."""
+    return with_interval(effect(table, contrast, measure).estimate, measure.effect)
+
+
+def apart(text, unit=" points"):
+    """A mean and its interval, with the unit between them."""
+    return text.replace(" [", f"{unit} [")
+
+
+def test_the_answer_follows_from_the_runs(readme, tables):
     """Sentence by sentence, with its measure and its interval."""
-    table, said = measured(runs), " ".join(readme.split())
+    page, as_run = tables
+    said = " ".join(readme.split())
+    first, second = (found(table, BN, ACCURACY) for table in tables)
+    first = apart(first, " points of final accuracy")
+    assert f"{first} from the page and {apart(second)} as run" in said
+    low, high = sorted(effect(table, BN, ACCURACY).estimate.mean for table in tables)
+    assert f"ends {low:.2f} to {high:.2f} percentage points more accurate" in said
+    low, high = sorted(exp(effect(t, WITHOUT_BN, EPOCHS_RATIO).estimate.mean) for t in tables)
+    assert f"takes {low:.1f} to {high:.1f} times as many epochs to 99 % test accuracy" in said
+    to_98, _, to_99 = (" and ".join(found(t, WITHOUT_BN, m) for t in tables) for m in RATIOS)
+    assert f"takes {to_99} times as many epochs to 99 %, and {to_98} times as many to 98 %" in said
+    without = [variant for variant in VARIANTS if not VARIANTS[variant].batch_norm]
+    for table in tables:
+        waited = table[EPOCHS.name][without] == TrainingConfig.step_size + 1
+        assert waited.to_numpy().mean() > 0.5
 
-    def found(contrast, measure):
-        return with_interval(effect(table, contrast, measure).estimate, measure.effect)
-
-    speed, epochs, accuracy, _, first = verdicts(table)
-    assert accuracy.word == epochs.word == SHOWN and speed.word == first.word == NONE
-    mean, interval = found(BN, ACCURACY).split(" ", 1)
-    assert f"{mean} points of final accuracy {interval}" in said
-    assert (
-        f"ends {effect(table, BN, ACCURACY).estimate.mean:.2f} percentage points more accurate"
-        in said
-    )
-    at_98, _, at_99 = (found(WITHOUT_BN, measure) for measure in RATIOS)
-    assert f"takes {at_99} times as many epochs to 99 %, and {at_98} times as many to 98 %" in said
-    ratio = exp(epochs.effects[0].estimate.mean)
-    assert f"without it the network takes {ratio:.1f} times as many epochs to 99 %" in said
-
-    for contrast, measure in product((LATE, LATE_BN), (ACCURACY, SPEED)):
+    for table, contrast, measure in product(tables, (LATE, LATE_BN), (ACCURACY, SPEED)):
         assert effect(table, contrast, measure).within
-    assert effect(table, V1_V2, ACCURACY).within is False
-    mean, interval = found(V1_V2, ACCURACY).split(" ", 1)
-    assert f"{mean} points {interval}" in said
+    pair = across(page, as_run, PAIR).mean
+    assert pair.within and word([PAIR], [pair], pair.p) == NONE
+    difference = apart(with_interval(pair.estimate, ACCURACY.effect))
+    assert f"in the mean of both settings: {difference}." in said
 
     for contrast in (EARLY, EARLY_BN):
-        assert found(contrast, ACCURACY).split(" ", 1)[0] in said
-        assert found(contrast, ACCURACY).split(" ", 1)[1] in said
-    slower, faster = (effect(table, contrast, SPEED) for contrast in (EARLY, EARLY_BN))
-    assert slower.estimate.mean > 0 > faster.estimate.mean and slower.within and faster.within
-    differ = INTERACTIONS[1]
-    assert differ.name == "early dropout: with - without batch normalization"
-    assert effect(table, differ, SPEED).p < 0.05
-    assert f"the two differ by a factor of {found(differ, SPEED)}" in said
+        assert all(apart(found(table, contrast, ACCURACY)) in said for table in tables)
+        assert found(as_run, contrast, SPEED) in said
+        assert effect(as_run, contrast, ACCURACY).estimate.interval()[1] < 0
+        assert effect(as_run, contrast, SPEED).estimate.interval()[0] > 0
+    assert across(page, as_run, Part(EARLY_BN, ACCURACY, 1)).word == NOT_SAME
 
-    for claim, excluded in ((epochs, log(4)), (accuracy, 0.17)):
-        low, high = claim.effects[0].estimate.interval()
-        assert not low <= excluded <= high
-    low, high = effect(table, FINAL_V2, ACCURACY).estimate.interval()
-    assert low <= 0.17 <= high
-    order = table[ACCURACY.name].mean().sort_values(ascending=False)
-    assert list(order.index).index("final") == 3
-    assert order.filter(["v1", "v2", "final"]).idxmax() == "final"
-    assert "first of the published three and fourth of our nine |" in said
 
-    ends = {name: estimate(table[ACCURACY.name, name]) for name in VARIANTS}
-    final = with_interval(ends["final"], ACCURACY.level)
-    assert f"Final's mean is above it, {final.replace(' [', ' % [')}" in said
-    assert ends["final"].interval()[0] > GOAL
-    assert all(ends[name].interval()[1] < GOAL for name in ("v1", "v2"))
-    norms = [name for name in VARIANTS if VARIANTS[name].batch_norm]
-    assert len(norms) == 5 and all(ends[name].mean > GOAL for name in norms)
-    others = {c.name: p for c, _, p, _ in family(table, OTHERS, ACCURACY) if c.name.endswith("_bn")}
-    assert len(others) == 4 and all(p >= 0.05 for p in others.values())
-    [(low, high)] = beyond_these_images(runs, [Contrast("final")])
-    assert f"is not shown to pass: [{low:.2f}, {high:.2f}]" in said and low < GOAL
+def test_what_is_said_of_99_4_percent_follows_from_the_runs(readme, runs, tables):
+    said = " ".join(readme.split())
+    ends, beyond, ranks = [], [], []
+    for of, table, source in zip(runs.values(), tables, (PAGE, LOGGED), strict=True):
+        over = {variant: estimate(table[ACCURACY.name, variant]) for variant in names(of)}
+        final = "final" if "final" in over else FINAL_AS_RUN
+        ends.append(apart(with_interval(over[final], ACCURACY.level), " %"))
+        assert over[final].interval()[0] > GOAL
+        assert all(over[variant].interval()[1] < GOAL for variant in ("v1", "v2"))
+        assert all(of.mean > GOAL for v, of in over.items() if VARIANTS[v].batch_norm)
+        for contrast, it, p, _ in family(table, contrasts_by(source, OTHERS), ACCURACY):
+            if contrast.name.endswith("_bn"):
+                assert p >= 0.05 or it.estimate.mean < 0
+        beyond += beyond_these_images(of, [Contrast(final)])
+        order = sorted(over, key=lambda variant, of=over: -of[variant].mean)
+        assert min("v1", "v2", final, key=order.index) == final
+        ranks.append((1 + order.index(final), len(order)))
+    assert f"above it, {ends[0]} from the page and {ends[1]} as run" in said
+    low, high = ([f"{end:.2f}" for end in of] for of in beyond)
+    assert f"is not shown to pass: [{', '.join(low)}] and [{', '.join(high)}]." in said
+    assert all(low < GOAL for low, _ in beyond)
+    assert ranks == [(4, 9), (3, 8)]
+    assert "first of the published three and fourth of all nine |" in said
+    assert "first of the three and third of all eight |" in said
+    less = effect(tables[1], Contrast(f"late_bn - {FINAL_AS_RUN}"), ACCURACY).estimate
+    assert f"{less.mean:.3f} points [{', '.join(f'{e:.3f}' for e in less.interval())}]" in said
+
+
+def test_what_is_said_of_the_publication_follows_from_the_runs(readme, runs, tables):
+    said = " ".join(readme.split())
+    held = reproductions(runs["as run"])
+    assert all(of.reproduced for of in held.values())
+    inside = [held_in for of in held.values() for held_in in of.inside]
+    assert len(inside) == 18 and inside.count(False) == 1
+    outside = held["final"].inside.index(False)
+    assert SIX[outside] == FIRST_ACCURACY
+    number = held["final"].numbers[outside]
+    assert f"(Final's test accuracy after epoch 1, {number:.2f} %)" in said
+    among = [
+        of
+        for variant in AS_RUN_NAMES.values()
+        for of in among_themselves(histories(runs["as run"], variant))
+    ]
+    assert f"{sum(of.reproduced for of in among)} of our own {len(among)} runs pass" in said
+
+
+def test_what_is_said_of_the_claims_follows_from_the_runs(readme, tables):
+    said = " ".join(readme.split())
+    page, as_run = verdicts(tables[0]), verdicts(tables[1], LOGGED)
+    words = [SHOWN, SHOWN, SHOWN]
+    assert [verdict.word for verdict in page] == [NONE, *words, NONE]
+    assert [verdict.word for verdict in as_run] == [NONE, *words[:2], SHOWN + SMALL, NONE]
+    assert as_run[3].effects[0].within
+    for found_here in (page, as_run):
+        low, high = found_here[1].effects[0].estimate.interval()
+        assert not low <= log(4) <= high
+        low, high = found_here[2].effects[0].estimate.interval()
+        assert not low <= 0.17 <= high and (low <= 0.18 <= high) == (found_here is as_run)
+    for table in tables:
+        low, high = effect(table, FINAL_V2, ACCURACY).estimate.interval()
+        assert low <= 0.17 < 0.18 <= high
+
+    ten = [across(*tables, part) for part in PARTS]
+    assert Counter(of.word for of in ten) == {SAME: 3, NOT_SAME: 1, NOT_TOLD: 6}
+    [other] = [of for of in ten if of.word == NOT_SAME]
+    assert other.part.measure == EPOCHS_RATIO
+    factor = with_interval(other.difference.estimate, other.part.measure.effect)
+    assert f"the factor in epochs to 99 % is {factor} times as large as run" in said
 
 
 def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
