@@ -18,8 +18,9 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from DataPipeline import load_mnist, make_loaders
 from helpers.config import TrainingConfig, get_device, set_seed
@@ -28,6 +29,9 @@ from helpers.run import OtherCode
 from helpers.weights import load_weights, save_weights
 from models import SETTINGS
 from TrainingHelper import evaluate, fit
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 SECONDS = 10  # that a scheduler and its first worker have to answer
 
@@ -90,7 +94,7 @@ def workers(
         except OSError as error:  # of which a time-out is one; the caller's have other reasons
             raise CommClosedError(str(error)) from error
 
-    with client:
+    with _closed_at_last(client):
         try:
             client.wait_for_workers(1, timeout=SECONDS)
         except TimeoutError as error:
@@ -113,6 +117,16 @@ def workers(
             if cluster:
                 cluster.close()
             os.close(life)
+
+
+@contextmanager
+def _closed_at_last(client: Client) -> Iterator[None]:
+    """A client as a context. That it cannot be closed is no news where its scheduler is gone."""
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError):  # of a close that meets the client's own
+            client.close()
 
 
 def snapshot() -> bytes:

@@ -574,6 +574,13 @@ def test_a_scheduler_that_is_gone_when_asked_for_its_workers_is_one_sentence(das
     monkeypatch.setattr(workers, "SECONDS", 3)
     scheduler, address = dask
     ends = pytest.raises(RuntimeError, match=f"the Dask scheduler at {address} is gone")
+    close = distributed.Client.close
+
+    def met_by_its_own(client):
+        close(client)
+        raise RuntimeError("Cannot change state of expiring Timeout")  # now and then, there
+
+    monkeypatch.setattr(distributed.Client, "close", met_by_its_own)
     with ends, workers.workers(address, None, print) as (_, capacity):
         scheduler.kill()
         scheduler.wait()
