@@ -436,8 +436,8 @@ def across_said(found: Sequence[Across]) -> str:
         page, as_run = (
             f"{with_interval(e.estimate, part.write)} {part.unit}" for e in (of.page, of.as_run)
         )
-        against = f"lie on opposite sides of {part.null:g} %" if part.null else "differ in sign"
-        against = f"; the two {against}" if of.opposite else ""
+        how = f"lie on opposite sides of {part.null:g} %" if part.null else "differ in sign"
+        against = f"; the two {how}" if of.opposite else ""
         lines.append(
             f"- {part.contrast.name}, {part.measure.meaning}: {page} from the page and "
             f"{as_run} as run: {of.word}{against}."
