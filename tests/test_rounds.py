@@ -9,7 +9,7 @@ from models import SETTINGS, count_parameters
 from study import rounds, runs
 from study.rounds import CANDIDATES, EPOCHS, PAGE, PUPILS, ROUNDS, TEACHERS
 from study.runs import SEEDS
-from tests.helpers import history
+from tests.helpers import PROJECT, history
 
 
 @pytest.fixture
@@ -89,3 +89,10 @@ def test_the_candidates_are_all_different_and_small_and_never_stop_by_the_loss()
     for candidate, config in zip(CANDIDATES.values(), configs, strict=True):
         assert config.patience == config.epochs and config.schedule == "one-cycle"
         assert count_parameters(SETTINGS[candidate.setting][candidate.variant].network()) < 20_000
+
+
+def test_the_committed_rounds_are_whole_and_by_their_candidates(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    after, trial = rounds.standings()
+    assert [len(standing) for standing in after] == [count for count, _ in ROUNDS]
+    assert trial.keys() == {"alone", "taught"}
