@@ -3,7 +3,7 @@
 There are three settings. *From the page*: the widths that were guessed from what the publication's
 page says (17,938 parameters, 18,434 with batch normalization). *As run*: the network that its
 notebooks define (17,938 and 18,278). docs/choices.md sets these two side by side. *Recipe*: what
-the one-cycle recipe may take instead.
+the one-cycle recipe's choice compared them with.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ AS_RUN = {
     for name, variant in VARIANTS.items()
     if name != "final"
 }
-# The page's convolutions on larger maps: the one-cycle recipe's own networks.
+# The page's convolutions on larger maps, for study/rounds.py.
 RECIPE = {
     "three_pools": Variant(replace(_PAGE, pooled=3), _NONE, True),
     "two_pools": Variant(replace(_PAGE, pooled=2), _NONE, True),

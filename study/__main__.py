@@ -1,8 +1,8 @@
 """The study: python -m study run trains what is missing, python -m study report compares the runs.
 
 Without arguments run trains the 90 runs from the page, into results/runs; with --setting "as run"
-the 80 as run, into results/as_run. It can be interrupted and killed: the next call resumes. grid,
-rounds and recipe are for the one-cycle schedule.
+the 80 as run, into results/as_run. It can be interrupted and killed: the next call resumes. rounds
+and recipe are for the one-cycle schedule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from helpers.config import PROTOCOLS
 from models import VARIANTS
-from study.grid import grid
 from study.one_cycle import recipe
 from study.report import report
 from study.rounds import rounds
@@ -24,7 +23,7 @@ from study.runs import FOLDERS, SEEDS, run
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; what the user can mend ends it with one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="run | report | grid | rounds | recipe")
+    commands = parser.add_subparsers(required=True, metavar="run | report | rounds | recipe")
     command = commands.add_parser("run", help="train the runs that are missing")
     command.set_defaults(do=run)
     command.add_argument(
@@ -44,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where.add_argument("--jobs", type=int, help="runs side by side; one per core unless told")
     where.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster")
     for name, do, what in (
-        ("grid", grid, "compare one-cycle settings on held-out training images"),
         ("rounds", rounds, "choose a one-cycle setting on held-out training images, in rounds"),
         ("recipe", recipe, "train the chosen setting with ten seeds, and draw the figure"),
     ):

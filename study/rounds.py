@@ -143,6 +143,8 @@ def page(after: Sequence[Standing], trial: Standing) -> str:
     """docs/recipe.md: the rule, what came of every round and of the trial, the choice."""
     results = "\n\n".join(table(f"round {n}", runs) for n, runs in enumerate(after, 1))
     taught = accuracy(trial["taught"]) > accuracy(trial["alone"])
+    (best, first), (second, others), *_ = after[-1].items()
+    lead, by_teachers = ahead(first, others), ahead(trial["taught"], trial["alone"])
     return f"""# How the one-cycle recipe was chosen
 
 Written by `python -m study rounds`, by the rules of [the protocol](../study/PROTOCOL.md), which
@@ -154,6 +156,10 @@ earlier prototypes, which suggested the candidates, had been scored on it.
 
 {markdown(["", *Candidate._fields], [[name, *map(str, c)] for name, c in CANDIDATES.items()])}
 
+`peak` is the highest learning rate, `decay` AdamW's, and `plain` whether the last epoch goes
+without augmentation; [models.py](../models.py) has the variants, and
+[DataPipeline.py](../DataPipeline.py) the augmentations.
+
 ## The rounds
 
 {EPOCHS} epochs each. The best by their mean over all seeds so far go on. The means of those that
@@ -161,7 +167,7 @@ do are favored by that choice, most in the first round.
 
 {results}
 
-So the recipe is **{next(iter(after[-1]))}**.
+So the recipe is **{best}**. Its lead over the second, {second}, seed by seed: {lead}.
 
 ## Teachers
 
@@ -170,16 +176,32 @@ The recipe for {LONG} epochs, alone and with {SHARES["taught"]:g} of every label
 
 {table(f"{LONG} epochs", trial)}
 
+Taught minus alone, seed by seed: {by_teachers}.
+
 So the recipe is trained {"with teachers, too" if taught else "without teachers only"}.
 """
 
 
+def ahead(runs: Sequence[History], others: Sequence[History]) -> str:
+    """By how much, seed by seed, and whether that can be told from nothing."""
+    pairs = zip(runs, others, strict=True)
+    lead = estimate([a.final_accuracy - b.final_accuracy for a, b in pairs])
+    low, high = lead.interval()
+    told = "" if low > 0 or high < 0 else ", which these seeds cannot tell from nothing"
+    return f"{with_interval(lead, '{:+.3f}'.format)} points{told}"
+
+
 def table(title: str, standing: Standing) -> str:
-    """Mean held-out accuracies with intervals, their range and the mean loss, in Markdown."""
+    """Mean held-out accuracies, their range and the mean loss, in Markdown.
+
+    The means have intervals where there are more than two seeds.
+    """
     rows = []
     for name, runs in standing.items():
         ends = [run.final_accuracy for run in runs]
         span = f"{min(ends):.2f} to {max(ends):.2f}"
-        mean = with_interval(estimate(ends), "{:.3f}".format)
+        mean = f"{fmean(ends):.3f}"
+        if len(ends) > 2:
+            mean = with_interval(estimate(ends), "{:.3f}".format)
         rows.append([name, f"{len(runs)}", mean, span, f"{loss(runs):.4f}"])
     return markdown([title, "seeds", "accuracy, % [95 %]", "runs", "loss"], rows)

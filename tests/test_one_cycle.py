@@ -12,9 +12,10 @@ from torch import nn
 from DataPipeline import normalize
 from helpers.checkpoint import weights_digest
 from helpers.weights import save_weights
+from models import SETTINGS, count_parameters
 from study import one_cycle, runs
 from study.figures import DPI
-from study.one_cycle import LENGTHS, PEERS, RECIPE, RUNS, TEACHERS
+from study.one_cycle import LENGTHS, PEERS, RECIPE, RUNS, TEACHERS, VIEWS, measure_views
 from study.runs import FOLDERS, SEEDS
 from tests.helpers import PROJECT, build, history
 
@@ -43,6 +44,8 @@ def calls(monkeypatch, tmp_path, mnist):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(one_cycle, "run", run)
     monkeypatch.setattr(one_cycle, "LENGTHS", LENGTHS_MADE_UP)
+    monkeypatch.setattr(one_cycle, "TAUGHT", False)
+    monkeypatch.setattr(one_cycle, "measure_views", lambda: {"recipe, 8 epochs": [99.5, 99.7] * 5})
     monkeypatch.setattr(runs, "load_runs", lambda folder: kept[folder])
     return calls
 
@@ -52,7 +55,8 @@ def test_the_recipe_is_ten_runs_of_each_length_on_all_images_and_no_others(calls
     assert [call[0] for call in calls] == [RUNS / f"{epochs}" for epochs in LENGTHS_MADE_UP]
     assert [call[1] for call in calls] == [RECIPE.config(epochs) for epochs in LENGTHS_MADE_UP]
     assert all(call[2:] == (SEEDS, ()) for call in calls)
-    assert (RUNS / "recipe.png").exists() and json.loads((RUNS / "views.json").read_text()) == {}
+    assert (RUNS / "recipe.png").exists()
+    assert json.loads(VIEWS.read_text()) == one_cycle.measure_views()
     found = one_cycle.recipe_runs()
     assert list(found) == [
         *(f"recipe, {epochs} epochs" for epochs in LENGTHS_MADE_UP),
@@ -105,7 +109,7 @@ def test_the_table_has_means_intervals_shares_votes_and_views(calls):
     ends = [99.35 + (seed % 2) / 10 for seed in SEEDS]
     low, high = stats.t.interval(0.95, 9, loc=fmean(ends), scale=stats.sem(ends))
     first = f"| final test accuracy, % | {fmean(ends):.3f} [{low:.3f}, {high:.3f}] |"
-    views = {"recipe, 8 epochs": [99.5, 99.7] * 5}
+    views = one_cycle.measure_views()
     table = one_cycle.recipe_table(found, views).splitlines()
     assert table[2].startswith(first) and table[2].endswith("| 99.500 [99.500, 99.500] |")
     cells = "5 of 10 [24, 76] | 5 of 10 [24, 76] | 10 of 10 [72, 100] | 10 of 10 [72, 100] |"
@@ -113,19 +117,18 @@ def test_the_table_has_means_intervals_shares_votes_and_views(calls):
     assert table[4].startswith("| first epoch at 99 % | 6.0 [6.0, 6.0] | 8.0 [8.0, 8.0] | 20.0")
     assert "| first epoch at 99.4 % | 6.5 [6.1, 6.9] |" in table[5]
     # Image 7 is wrong in all ten; each of the others in one of the recipe's, and 9 in Final's ten.
-    assert table[6] == "| their networks voting, % | 99.990 | 99.990 | 99.990 | 99.980 |"
+    assert table[6] == "| the ten voting, % | 99.990 | 99.990 | 99.990 | 99.980 |"
     low, high = stats.t.interval(0.95, 9, loc=99.6, scale=stats.sem(views["recipe, 8 epochs"]))
     of_8 = f"99.600 [{low:.3f}, {high:.3f}]"
-    assert table[7] == f"| on five views of each image, % |  | {of_8} |  |  |"
-    assert one_cycle.recipe_table(found).splitlines() == table[:6]
+    assert table[7] == f"| on five views, % |  | {of_8} |  |  |"
 
 
 def test_the_figure_has_every_group_beside_the_others_networks(calls):
     one_cycle.recipe()
     figure = one_cycle.recipe_figure(one_cycle.recipe_runs())
-    for axes, places in zip(
-        figure.axes, ([[6, 8, 20], [20]], [3 * [18_434], [18_434]]), strict=True
-    ):
+    of_recipe = count_parameters(SETTINGS[RECIPE.setting][RECIPE.variant].network())
+    parameters = [3 * [of_recipe], [18_434]]
+    for axes, places in zip(figure.axes, ([[6, 8, 20], [20]], parameters), strict=True):
         ours = [line for line in axes.lines if line.get_marker() in list("osD")]
         assert [list(line.get_xdata()) for line in ours] == places
         means = [pytest.approx([99.4, 99.45, 99.75]), [99.5]]
@@ -152,23 +155,28 @@ def test_five_views_are_the_image_and_its_shifts_by_a_pixel_each_way():
     assert not torch.allclose(views[0], expected)
 
 
-def test_views_are_measured_where_the_weights_were_kept(calls, mnist, monkeypatch):
-    images, labels = mnist.test_images[:200], mnist.test_labels[:200]
+def test_views_are_measured_for_every_run_by_its_weights(calls, mnist, monkeypatch):
+    images, labels = mnist.test_images[:50], mnist.test_labels[:50]
     few = mnist._replace(test_images=images, test_labels=labels)
     monkeypatch.setattr(one_cycle, "load_mnist", lambda: few)
     one_cycle.recipe()
-    found = one_cycle.recipe_runs()
-    model = build(RECIPE.variant).eval()
-    for run in found["recipe, 8 epochs"]:
-        run.weights = weights_digest(model)
-        save_weights(model, RUNS / "8" / f"{run.variant}-{run.seed}.safetensors", run)
-    right = one_cycle.five_views(model, images).argmax(1) == labels
-    expected = [round(100 * right.double().mean().item(), 2)] * 10
-    assert one_cycle.measure_views() == {"recipe, 8 epochs": expected}
+    with pytest.raises(FileNotFoundError, match=r"47\.safetensors"):
+        measure_views()
+    accuracies = {}
+    for name, group in one_cycle.groups().items():
+        accuracies[name] = []
+        for run in one_cycle.recipe_runs()[name]:
+            model = build(run.variant, run.seed, run.setting).eval()
+            run.weights = weights_digest(model)
+            save_weights(model, group.folder / f"{run.variant}-{run.seed}.safetensors", run)
+            right = one_cycle.five_views(model, images).argmax(1) == labels
+            accuracies[name].append(round(100 * right.double().mean().item(), 2))
+    assert measure_views() == accuracies
+    assert len({tuple(of) for of in accuracies.values()}) == 1 < len(set(accuracies[name]))
 
 
 def test_the_committed_figure_is_that_of_the_committed_runs(monkeypatch):
     monkeypatch.chdir(PROJECT)
     found = one_cycle.recipe_runs()
-    assert len(found) == len(LENGTHS) + 1
+    assert len(found) == len(LENGTHS) + one_cycle.TAUGHT + 1
     assert (RUNS / "recipe.png").read_bytes() == one_cycle.recipe_figure(found).png(DPI)

@@ -7,6 +7,7 @@ from scipy import stats
 
 from models import SETTINGS, count_parameters
 from study import rounds, runs
+from study.one_cycle import RECIPE, TAUGHT
 from study.rounds import CANDIDATES, EPOCHS, PAGE, PUPILS, ROUNDS, TEACHERS
 from study.runs import SEEDS
 from tests.helpers import PROJECT, history
@@ -91,8 +92,13 @@ def test_the_candidates_are_all_different_and_small_and_never_stop_by_the_loss()
         assert count_parameters(SETTINGS[candidate.setting][candidate.variant].network()) < 20_000
 
 
-def test_the_committed_rounds_are_whole_and_by_their_candidates(monkeypatch):
+def test_the_recipe_is_the_choice_of_the_committed_rounds(monkeypatch):
     monkeypatch.chdir(PROJECT)
     after, trial = rounds.standings()
-    assert [len(standing) for standing in after] == [count for count, _ in ROUNDS]
-    assert trial.keys() == {"alone", "taught"}
+    assert [len(of) for of in after] == [15, 5, 3]
+    assert CANDIDATES[next(iter(after[-1]))] == RECIPE
+    alone, taught = (
+        fmean(run.final_accuracy for run in trial[name]) for name in ("alone", "taught")
+    )
+    assert (taught > alone) == TAUGHT
+    assert PAGE.read_text() == rounds.page(after, trial)
