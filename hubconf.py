@@ -31,5 +31,5 @@ def final() -> nn.Module:
 
 
 def one_cycle() -> nn.Module:
-    """Batch normalization without dropout, trained by the one-cycle schedule in its notebook."""
+    """The network as run, batch normalization and no dropout; trained by the OneCycle notebook."""
     return load_weights(_RESULTS / "one_cycle.safetensors")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -55,6 +56,8 @@ def workers(
     from distributed import Client, KilledWorker, LocalCluster, get_worker
     from distributed.comm import CommClosedError, get_address_host_port
 
+    # Or it shows a traceback where a worker hangs up while its last message is on the way.
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     cluster = None
     if not scheduler:
         cluster = LocalCluster(

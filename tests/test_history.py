@@ -93,7 +93,7 @@ def test_every_committed_run_loads():
         assert len(run.epochs) <= run.config["epochs"] and run.status != "interrupted"
         folder = path.relative_to(PROJECT / "results").parts[0]
         if folder != "rounds":  # test_rounds.py holds each of them to its candidate's config
-            as_run = folder in ("as_run", "final_as_run.json")
+            as_run = folder in ("as_run", "final_as_run.json", "recipe", "one_cycle.json")
             assert (run.setting == "as run") == as_run, path
 
 

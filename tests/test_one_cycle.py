@@ -11,7 +11,7 @@ from torch import nn
 
 from DataPipeline import normalize
 from helpers.checkpoint import weights_digest
-from helpers.weights import save_weights
+from helpers.weights import load_weights, save_weights
 from models import SETTINGS, count_parameters
 from study import one_cycle, runs
 from study.figures import DPI
@@ -180,3 +180,25 @@ def test_the_committed_figure_is_that_of_the_committed_runs(monkeypatch):
     found = one_cycle.recipe_runs()
     assert len(found) == len(LENGTHS) + one_cycle.TAUGHT + 1
     assert (RUNS / "recipe.png").read_bytes() == one_cycle.recipe_figure(found).png(DPI)
+
+
+def test_the_committed_weights_are_those_of_the_runs_and_have_their_views(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    found, views = one_cycle.recipe_runs(), json.loads(VIEWS.read_text())
+    assert list(views) == list(one_cycle.groups())
+    for name, group in one_cycle.groups().items():
+        files = runs.weights_of(group.folder, RECIPE.variant, SEEDS)
+        digests = [weights_digest(load_weights(file)) for file in files]
+        assert digests == [run.weights for run in found[name]]
+        assert len(views[name]) == len(set(digests)) == len(SEEDS)
+
+
+@pytest.mark.slow
+def test_the_committed_views_are_measured(mnist, monkeypatch):
+    """One of them again. Another processor may decide an image or two another way."""
+    monkeypatch.chdir(PROJECT)
+    name, group = list(one_cycle.groups().items())[-1]
+    [file] = runs.weights_of(group.folder, RECIPE.variant, SEEDS[:1])
+    seen = one_cycle.five_views(load_weights(file), mnist.test_images).argmax(1)
+    accuracy = 100 * (seen == mnist.test_labels).double().mean().item()
+    assert json.loads(VIEWS.read_text())[name][0] == pytest.approx(accuracy, abs=0.025)

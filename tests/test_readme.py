@@ -1,5 +1,6 @@
 """The README says what the code and the results say."""
 
+import json
 import re
 from collections import Counter
 from itertools import pairwise, product
@@ -20,10 +21,13 @@ from study.analysis import (
     SMALL,
     across,
     among_themselves,
+    answers,
     beyond_these_images,
     effect,
     family,
+    passes,
     verdicts,
+    vote,
     word,
 )
 from study.claims import (
@@ -50,11 +54,11 @@ from study.claims import (
     aliases,
     measured,
 )
-from study.one_cycle import recipe_runs
+from study.one_cycle import LENGTHS, PEERS, VIEWS, first_length, recipe_runs
 from study.report import AS_RUN_NAMES, PARTS, reproductions
 from study.runs import FOLDERS, histories, load_runs, names
 from study.statistics import estimate
-from study.tables import contrasts_by, with_interval
+from study.tables import contrasts_by, share, with_interval
 from tests.helpers import PROJECT
 
 
@@ -243,13 +247,20 @@ def test_what_is_said_of_the_claims_follows_from_the_runs(readme, tables):
 
 def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
     monkeypatch.chdir(PROJECT)
-    six, twenty, _ = (
-        estimate([run.final_accuracy for run in runs]) for runs in recipe_runs().values()
-    )
-    said = " ".join(readme.split())
-    assert f"is {six.mean:.2f} % after six epochs, though its interval reaches below" in said
-    assert f"and {twenty.mean:.2f} % after twenty." in said
-    assert six.interval()[0] < GOAL < six.mean
+    found, views = recipe_runs(), json.loads(VIEWS.read_text())
+    for name, of in found.items():
+        cells = [
+            name.removeprefix("recipe, ").replace("final", "Final"),
+            with_interval(estimate([run.final_accuracy for run in of]), "{:.3f}".format),
+            share(map(passes, of)),
+            f"{vote(answers(of)):.2f}",
+            f"{fmean(views[name]):.3f}" if name in views else "",
+        ]
+        assert f"| {' | '.join(cells)} |".replace("  ", " ") in readme
+    assert f"over {GOAL} % for sure have **{first_length(found)} epochs**" in readme
+    longest = found[f"recipe, {LENGTHS[-1]} epochs"]
+    best = max(peer.accuracy for peer in PEERS)
+    assert best == 99.6 and fmean(run.final_accuracy for run in longest) < best
 
 
 def test_the_layout_table_is_the_network():
