@@ -33,7 +33,7 @@ NOTEBOOKS = {
 }
 CONFIGS = {
     **{name: PROTOCOLS["from the page"] for name in ("v1", "v2", "final")},
-    "one_cycle": RECIPE.config(6),
+    "one_cycle": RECIPE.config(8),
     "final_as_run": PROTOCOLS["as run"],
 }
 VARIANT_OF = {"one_cycle": RECIPE.variant, "final_as_run": FINAL_AS_RUN}
@@ -291,7 +291,7 @@ def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
     check_outputs(name, notebook, history)
     tables, told = list(shown(notebook, "text/html")), list(shown(notebook, "text/markdown"))
     if name == "one_cycle":
-        assert f"after 6 epochs at {history.final_accuracy:.2f} %" in told[-1]
+        assert f"after 8 epochs at {history.final_accuracy:.2f} %" in told[-1]
         return
     variant = SETTINGS[history.setting][history.variant]
     published, parameters = variant.published, count_parameters(variant.network())
