@@ -150,9 +150,8 @@ def measure_views() -> dict[str, list[float]]:
     for name, group in groups().items():
         measured[name] = []
         for file in weights_of(group.folder, RECIPE.variant, SEEDS):
-            views = five_views(load_weights(file), data.test_images)
-            share = (views.argmax(1) == data.test_labels).double().mean()
-            measured[name].append(round(100 * share.item(), 2))
+            right = five_views(load_weights(file), data.test_images).argmax(1) == data.test_labels
+            measured[name].append(round(100 * right.double().mean().item(), 2))
     return measured
 
 
