@@ -249,6 +249,7 @@ def test_an_epoch_is_the_one_made_by_hand_whatever_ran_before_and_leaves_no_thre
     assert same(batches(train, 2), expected[2])  # epoch 2 first
     train.set_epoch(1)
     list(itertools.islice(train, 5))  # a broken-off epoch
+    wait_for(lambda: not threads(), seconds=10)
     outer = iter(train)
     first = next(outer)
     assert len(threads()) <= num_workers and bool(threads()) == bool(num_workers)
