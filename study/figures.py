@@ -376,12 +376,12 @@ class Point(NamedTuple):
 def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     """Test accuracy against epochs and against parameters: our means, and others' single runs.
 
-    ours: of at most three names, each with its interval; those of one name look alike.
+    ours: of at most four names, each with its interval; those of one name look alike.
     peers: their names and intervals are not looked at.
     """
     figure = NotebookFigure(height=4)
     panels = figure.subplots(1, 2, sharey=True)
-    looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"))
+    looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"), (PURPLE, "^"))
     names = list(dict.fromkeys(point.name for point in ours))
     for axes, what in zip(panels, ("epochs", "parameters"), strict=True):
         axes.axhline(GOAL, color=GRAY, linestyle=":", label=f"the goal, {GOAL} %")
