@@ -142,12 +142,13 @@ def test_the_figure_has_every_group_beside_the_others_networks(calls):
     one_cycle.recipe()
     figure = one_cycle.recipe_figure(one_cycle.recipe_runs())
     of_recipe = count_parameters(SETTINGS[RECIPE.setting][RECIPE.variant].network())
-    parameters = [3 * [of_recipe], [9_872], [18_434]]
-    for axes, places in zip(figure.axes, ([[6, 8, 20], [15], [20]], parameters), strict=True):
+    # Final stands beside the recipe's last, and not behind it.
+    epochs, parameters = [[6, 8, 20], [15], [20.5]], [[of_recipe], [9_872], [of_recipe + 496.65]]
+    for axes, places, first in zip(figure.axes, (epochs, parameters), (0, 2), strict=True):
         ours = [line for line in axes.lines if line.get_marker() in list("osD^")]
-        assert [list(line.get_xdata()) for line in ours] == places
-        means = [pytest.approx([99.4, 99.45, 99.75]), pytest.approx([99.625]), [99.5]]
-        assert [list(line.get_ydata()) for line in ours] == means
+        assert [list(line.get_xdata()) for line in ours] == list(map(pytest.approx, places))
+        means = [[99.4, 99.45, 99.75][first:], [99.625], [99.5]]
+        assert [list(line.get_ydata()) for line in ours] == list(map(pytest.approx, means))
         [others] = [line for line in axes.lines if line.get_marker() == "x"]
         assert list(others.get_ydata()) == [peer.accuracy for peer in PEERS]
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
