@@ -1,9 +1,9 @@
-"""The networks: small CNNs of four blocks for MNIST, as lists one can read aloud.
+"""The networks: small CNNs of four blocks, or three, for MNIST, as lists one can read aloud.
 
 There are three settings. *From the page*: the widths that were guessed from what the publication's
 page says (17,938 parameters, 18,434 with batch normalization). *As run*: the network that its
 notebooks define (17,938 and 18,278). docs/choices.md sets these two side by side. *Recipe*: what
-the one-cycle recipe's choice compared them with.
+the one-cycle recipe's choice compared them with, and a network of half the size (9,872).
 """
 
 from __future__ import annotations
@@ -120,6 +120,15 @@ _AS_RUN = Layout(
     pool=MaxPool,
     pooled=3,
 )
+_HALF = replace(
+    _AS_RUN,
+    blocks=(
+        ((3, 6), (3, 12), (3, 14), (1, 8)),  # 28x28 -> 14x14
+        ((3, 16), (3, 16), (1, 8)),  # 14x14 -> 7x7
+        ((3, 16), (3, 16)),  # 7x7, which the average pooling of the head takes
+    ),
+    pooled=2,
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ class Variant:
     """
 
     layout: Layout
-    dropout: tuple[float, float, float, float]
+    dropout: tuple[float, ...]
     batch_norm: bool
     published: Published | None = None
 
@@ -176,10 +185,12 @@ AS_RUN = {
     for name, variant in VARIANTS.items()
     if name != "final"
 }
-# The page's convolutions on larger maps, for study/rounds.py.
+# The page's convolutions on larger maps, for study/rounds.py; and the network as run without its
+# fourth block and with fewer channels in the first, for study/one_cycle.py.
 RECIPE = {
     "three_pools": Variant(replace(_PAGE, pooled=3), _NONE, True),
     "two_pools": Variant(replace(_PAGE, pooled=2), _NONE, True),
+    "three_blocks": Variant(_HALF, _NONE[:3], True),
 }
 SETTINGS = {"from the page": VARIANTS, "as run": AS_RUN, "recipe": RECIPE}
 

@@ -376,21 +376,30 @@ class Point(NamedTuple):
 def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     """Test accuracy against epochs and against parameters: our means, and others' single runs.
 
-    ours: of at most three names, each with its interval; those of one name look alike.
+    Against parameters there are only the longest of ours of each name. Of ours at one place the
+    later ones stand a little to the right.
+
+    ours: of at most four names, each with its interval; those of one name look alike.
     peers: their names and intervals are not looked at.
     """
     figure = NotebookFigure(height=4)
     panels = figure.subplots(1, 2, sharey=True)
-    looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"))
+    looks = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "D"), (PURPLE, "^"))
     names = list(dict.fromkeys(point.name for point in ours))
-    for axes, what in zip(panels, ("epochs", "parameters"), strict=True):
+    longest = {point.name: point for point in sorted(ours, key=lambda point: point.epochs)}
+    shown = {"epochs": ours, "parameters": [longest[name] for name in names]}
+    for axes, (what, here) in zip(panels, shown.items(), strict=True):
+        x, taken = {}, 0.0
+        for point in sorted(here, key=lambda point: getattr(point, what)):
+            x[point] = taken = max(getattr(point, what), taken)
+            taken += 0.025 * max(getattr(peer, what) for peer in peers)
         axes.axhline(GOAL, color=GRAY, linestyle=":", label=f"the goal, {GOAL} %")
         theirs = [(getattr(peer, what), peer.accuracy) for peer in peers]
-        style = {"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY}
+        style = {"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY, "zorder": 3}
         axes.plot(*zip(*theirs, strict=True), label="others, one run each", **style)
         for name, (color, marker) in zip(names, looks, strict=False):
-            points = [point for point in ours if point.name == name]
-            places = [getattr(point, what) for point in points]
+            points = [point for point in here if point.name == name]
+            places = [x[point] for point in points]
             means = [point.accuracy for point in points]
             below = [point.accuracy - point.low for point in points]
             above = [point.high - point.accuracy for point in points]

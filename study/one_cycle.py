@@ -1,8 +1,9 @@
 """The one-cycle recipe's runs: how accurate after how many epochs, and when past the goal for sure.
 
 python -m study recipe trains the recipe with ten seeds on all 60,000 training images, for each of
-LENGTHS, measures it on shifted test images, too, and draws the figure. What comes of it is shown in
-MNIST_Classifier_OneCycle.ipynb. rounds.py has how a recipe is chosen.
+LENGTHS, and a network of half the size by the same recipe. It measures them on shifted test images,
+too, and draws the figure. What comes of it is shown in MNIST_Classifier_OneCycle.ipynb. rounds.py
+has how a recipe is chosen.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ RECIPE = CANDIDATES["the network as run"]  # docs/recipe.md
 LENGTHS = (6, 8, 10, 20)  # epochs
 TAUGHT = True  # whether the longest is trained with teachers, too
 TEACHERS = (57, 58, 59, 60)  # the seeds of their networks
+HALF = RECIPE._replace(variant="three_blocks", setting="recipe")  # under 10,000 parameters
+HALF_LENGTH = 15  # epochs, as the best of PEERS of that size
 BASELINE = "final"  # under the published protocol: the published variant that passes the goal
 
 # Public networks under 20,000 parameters that pass the goal: their last epoch's test accuracy, from
@@ -60,24 +63,32 @@ PEERS = (
 
 
 class Group(NamedTuple):
-    """Runs by one config with each of SEEDS, and where they are.
+    """Runs of a variant by one config with each of SEEDS, and where they are.
 
     teachers: the files of the networks that taught them.
     """
 
     folder: Path
+    variant: str
     config: TrainingConfig
     teachers: Sequence[Path] = ()
 
 
 def groups() -> dict[str, Group]:
-    """The recipe's runs by name, a group for each of LENGTHS, and one more if TAUGHT."""
-    found = {f"recipe, {e} epochs": Group(RUNS / f"{e}", RECIPE.config(e)) for e in LENGTHS}
+    """The recipe's runs by name: a group for each of LENGTHS, one more if TAUGHT, and HALF's."""
+    variant = RECIPE.variant
+    found = {
+        f"recipe, {epochs} epochs": Group(RUNS / f"{epochs}", variant, RECIPE.config(epochs))
+        for epochs in LENGTHS
+    }
     if TAUGHT:
         longest = LENGTHS[-1]
         config = RECIPE.config(longest, distillation=SHARES["taught"])
-        teachers = weights_of(TEACHER_RUNS, RECIPE.variant, TEACHERS)
-        found[f"recipe, {longest} epochs, taught"] = Group(RUNS / "taught", config, teachers)
+        teachers = weights_of(TEACHER_RUNS, variant, TEACHERS)
+        taught = Group(RUNS / "taught", variant, config, teachers)
+        found[f"recipe, {longest} epochs, taught"] = taught
+    half = Group(RUNS / "half", HALF.variant, HALF.config(HALF_LENGTH))
+    found[f"half the size, {HALF_LENGTH} epochs"] = half
     return found
 
 
@@ -89,9 +100,9 @@ def recipe(jobs: int | None = None) -> None:
     if TAUGHT:
         print("teachers")
         run([RECIPE.variant], TEACHERS, TEACHER_RUNS, jobs, config=RECIPE.config(EPOCHS))
-    for name, (folder, config, teachers) in groups().items():
+    for name, (folder, variant, config, teachers) in groups().items():
         print(name)
-        run([RECIPE.variant], SEEDS, folder, jobs, config=config, teachers=teachers)
+        run([variant], SEEDS, folder, jobs, config=config, teachers=teachers)
     write_atomically(RUNS / "recipe.png", recipe_figure(recipe_runs()).png(figures.DPI))
     write_atomically(VIEWS, f"{json.dumps(measure_views(), indent=1)}\n".encode())
 
@@ -102,7 +113,7 @@ def recipe_runs() -> dict[str, list[History]]:
     Raises ValueError unless each has a run by its config for each of SEEDS.
     """
     found = {
-        name: runs_by(of.folder, RECIPE.variant, of.config, SEEDS, "recipe")
+        name: runs_by(of.folder, of.variant, of.config, SEEDS, "recipe")
         for name, of in groups().items()
     }
     folder = FOLDERS["from the page"]
@@ -149,7 +160,7 @@ def measure_views() -> dict[str, list[float]]:
     data, measured = load_mnist(), {}
     for name, group in groups().items():
         measured[name] = []
-        for file in weights_of(group.folder, RECIPE.variant, SEEDS):
+        for file in weights_of(group.folder, group.variant, SEEDS):
             right = five_views(load_weights(file), data.test_images).argmax(1) == data.test_labels
             measured[name].append(round(100 * right.double().mean().item(), 2))
     return measured

@@ -92,7 +92,8 @@ def test_every_committed_run_loads():
         run = History.load(path)
         assert len(run.epochs) <= run.config["epochs"] and run.status != "interrupted"
         folder = path.relative_to(PROJECT / "results").parts[0]
-        if folder != "rounds":  # test_rounds.py holds each of them to its candidate's config
+        # test_rounds.py and test_one_cycle.py hold each of those left out to its config.
+        if folder != "rounds" and path.parent.name != "half":
             as_run = folder in ("as_run", "final_as_run.json", "recipe", "one_cycle.json")
             assert (run.setting == "as run") == as_run, path
 

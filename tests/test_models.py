@@ -86,30 +86,36 @@ BLOCKS = {  # per block the convolutions' (kernel size, outputs), and whether it
         ([(3, 16), (3, 32)], False),
     ],
 }
-POOLED = {"three_pools": 3, "two_pools": 2}  # of the page's blocks
+RECIPE_BLOCKS = {
+    "three_pools": [(convs, block < 3) for block, (convs, _) in enumerate(BLOCKS[PAGE])],
+    "two_pools": [(convs, block < 2) for block, (convs, _) in enumerate(BLOCKS[PAGE])],
+    "three_blocks": [
+        ([(3, 6), (3, 12), (3, 14), (1, 8)], True),
+        ([(3, 16), (3, 16), (1, 8)], True),
+        ([(3, 16), (3, 16)], False),
+    ],
+}
 RATES = {"none": (0, 0), "v2": (0.1, 0), "late": (0, 0.1), "v1": (0.1, 0.1)}  # early, late
-RATES |= dict.fromkeys(POOLED, (0, 0))
 
 
 def written_out(setting, name):
     """A variant as a plain list of torch's layers."""
-    early, late = RATES.get(name.removesuffix("_bn"), (0.1, None))
-    rates = [early, early, *([late, late] if name != "final" else [0.1, 0])]
+    blocks = RECIPE_BLOCKS.get(name) or BLOCKS[setting]
+    rates = [0.1, 0.1, 0.1, 0] if name == "final" else len(blocks) * [0]
+    if of := RATES.get(name.removesuffix("_bn")):
+        rates = [of[0], of[0], of[1], of[1]]
+    norm = name.endswith(("_bn", "final")) or name in RECIPE_BLOCKS
     layers, channels = [], 1
-    blocks = BLOCKS.get(setting) or [
-        (convs, block < POOLED[name]) for block, (convs, _) in enumerate(BLOCKS[PAGE])
-    ]
-    norm = name.endswith(("_bn", "final")) or name in POOLED
     for (convs, pooled), rate in zip(blocks, rates, strict=True):
         for kernel, outputs in convs:
-            bias = setting == RUN
+            bias = setting == RUN or name == "three_blocks"
             layers.append(nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, bias=bias))
             layers += [nn.BatchNorm2d(outputs)] if norm else []
             layers.append(nn.ReLU())
             channels = outputs
         layers += [nn.MaxPool2d(2)] if pooled else []
         layers += [nn.Dropout2d(rate)] if rate else []
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
     return nn.Sequential(*layers, *head)
 
 

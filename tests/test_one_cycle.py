@@ -1,4 +1,4 @@
-"""The one-cycle recipe's runs: ten of each length, reported as they are."""
+"""The one-cycle recipe's runs: ten of each length and of half the size, reported as they are."""
 
 import json
 from statistics import fmean
@@ -15,7 +15,7 @@ from helpers.weights import load_weights, save_weights
 from models import SETTINGS, count_parameters
 from study import one_cycle, runs
 from study.figures import DPI
-from study.one_cycle import LENGTHS, PEERS, RECIPE, RUNS, TEACHERS, VIEWS, measure_views
+from study.one_cycle import HALF, LENGTHS, PEERS, RECIPE, RUNS, TEACHERS, VIEWS, measure_views
 from study.runs import FOLDERS, SEEDS
 from tests.helpers import PROJECT, build, history
 
@@ -32,7 +32,7 @@ def calls(monkeypatch, tmp_path, mnist):
     kept = {page: {("final", seed): history([99.5] * 20, "final", seed) for seed in SEEDS}}
 
     def run(variants, seeds, folder, jobs, config, teachers=()):
-        calls.append((folder, config, seeds, teachers))
+        calls.append((folder, variants, config, seeds, teachers))
         kept[folder] = {}
         for seed in seeds:
             ends = 99.2 + config.epochs / 40 + (seed % 2) / 10
@@ -50,16 +50,21 @@ def calls(monkeypatch, tmp_path, mnist):
     return calls
 
 
-def test_the_recipe_is_ten_runs_of_each_length_on_all_images_and_no_others(calls):
+def test_the_recipe_is_ten_runs_of_each_length_and_of_half_the_size_and_no_others(calls):
     one_cycle.recipe()
-    assert [call[0] for call in calls] == [RUNS / f"{epochs}" for epochs in LENGTHS_MADE_UP]
-    assert [call[1] for call in calls] == [RECIPE.config(epochs) for epochs in LENGTHS_MADE_UP]
-    assert all(call[2:] == (SEEDS, ()) for call in calls)
+    assert calls == [
+        *(
+            (RUNS / f"{epochs}", [RECIPE.variant], RECIPE.config(epochs), SEEDS, ())
+            for epochs in LENGTHS_MADE_UP
+        ),
+        (RUNS / "half", [HALF.variant], HALF.config(15), SEEDS, ()),
+    ]
     assert (RUNS / "recipe.png").exists()
     assert json.loads(VIEWS.read_text()) == one_cycle.measure_views()
     found = one_cycle.recipe_runs()
     assert list(found) == [
         *(f"recipe, {epochs} epochs" for epochs in LENGTHS_MADE_UP),
+        "half the size, 15 epochs",
         "final, published protocol",
     ]
     assert all([run.seed for run in of] == list(SEEDS) for of in found.values())
@@ -75,13 +80,22 @@ def test_the_recipe_is_ten_runs_of_each_length_on_all_images_and_no_others(calls
 def test_teachers_are_networks_of_the_recipe_by_other_seeds_and_no_results(calls, monkeypatch):
     monkeypatch.setattr(one_cycle, "TAUGHT", True)
     one_cycle.recipe()
-    teachers, *_, taught = calls
-    assert teachers == (RUNS / "teachers", RECIPE.config(8), TEACHERS, ())
+    teachers, *_, taught, _ = calls
+    variant = [RECIPE.variant]
+    assert teachers == (RUNS / "teachers", variant, RECIPE.config(8), TEACHERS, ())
     files = [RUNS / "teachers" / f"{RECIPE.variant}-{seed}.safetensors" for seed in TEACHERS]
-    assert taught == (RUNS / "taught", RECIPE.config(20, distillation=0.7), SEEDS, files)
+    assert taught == (RUNS / "taught", variant, RECIPE.config(20, distillation=0.7), SEEDS, files)
     assert not set(TEACHERS) & set(SEEDS)
-    names = ["recipe, 20 epochs", "recipe, 20 epochs, taught", "final, published protocol"]
-    assert list(one_cycle.recipe_runs())[-3:] == names
+    assert list(one_cycle.recipe_runs())[2:4] == ["recipe, 20 epochs", "recipe, 20 epochs, taught"]
+
+
+def test_half_the_size_is_the_recipe_with_another_network_of_under_10_000_parameters():
+    half = SETTINGS[HALF.setting][HALF.variant].network()
+    assert count_parameters(half) == 9_872
+    ours, recipes = (of.config(15).as_dict() for of in (HALF, RECIPE))
+    assert {name for name in ours if ours[name] != recipes[name]} == {"setting"}
+    small = [peer.epochs for peer in PEERS if peer.parameters < 10_000]
+    assert set(small) == {one_cycle.HALF_LENGTH} and len(small) > 5
 
 
 def test_the_first_length_that_passes_is_the_shortest_whose_interval_is_over_the_goal(calls):
@@ -112,31 +126,33 @@ def test_the_table_has_means_intervals_shares_votes_and_views(calls):
     views = one_cycle.measure_views()
     table = one_cycle.recipe_table(found, views).splitlines()
     assert table[2].startswith(first) and table[2].endswith("| 99.500 [99.500, 99.500] |")
-    cells = "5 of 10 [24, 76] | 5 of 10 [24, 76] | 10 of 10 [72, 100] | 10 of 10 [72, 100] |"
-    assert table[3] == f"| runs over 99.4 % | {cells}"
+    half, all_of_them = "5 of 10 [24, 76]", "10 of 10 [72, 100]"
+    cells = " | ".join([half, half, *3 * [all_of_them]])
+    assert table[3] == f"| runs over 99.4 % | {cells} |"
     assert table[4].startswith("| first epoch at 99 % | 6.0 [6.0, 6.0] | 8.0 [8.0, 8.0] | 20.0")
     assert "| first epoch at 99.4 % | 6.5 [6.1, 6.9] |" in table[5]
     # Image 7 is wrong in all ten; each of the others in one of the recipe's, and 9 in Final's ten.
-    assert table[6] == "| the ten voting, % | 99.990 | 99.990 | 99.990 | 99.980 |"
+    assert table[6] == "| the ten voting, % | 99.990 | 99.990 | 99.990 | 99.990 | 99.980 |"
     low, high = stats.t.interval(0.95, 9, loc=99.6, scale=stats.sem(views["recipe, 8 epochs"]))
     of_8 = f"99.600 [{low:.3f}, {high:.3f}]"
-    assert table[7] == f"| on five views, % |  | {of_8} |  |  |"
+    assert table[7] == f"| on five views, % |  | {of_8} |  |  |  |"
 
 
 def test_the_figure_has_every_group_beside_the_others_networks(calls):
     one_cycle.recipe()
     figure = one_cycle.recipe_figure(one_cycle.recipe_runs())
     of_recipe = count_parameters(SETTINGS[RECIPE.setting][RECIPE.variant].network())
-    parameters = [3 * [of_recipe], [18_434]]
-    for axes, places in zip(figure.axes, ([[6, 8, 20], [20]], parameters), strict=True):
-        ours = [line for line in axes.lines if line.get_marker() in list("osD")]
-        assert [list(line.get_xdata()) for line in ours] == places
-        means = [pytest.approx([99.4, 99.45, 99.75]), [99.5]]
-        assert [list(line.get_ydata()) for line in ours] == means
+    # Final stands beside the recipe's last, and not behind it.
+    epochs, parameters = [[6, 8, 20], [15], [20.5]], [[of_recipe], [9_872], [of_recipe + 496.65]]
+    for axes, places, first in zip(figure.axes, (epochs, parameters), (0, 2), strict=True):
+        ours = [line for line in axes.lines if line.get_marker() in list("osD^")]
+        assert [list(line.get_xdata()) for line in ours] == list(map(pytest.approx, places))
+        means = [[99.4, 99.45, 99.75][first:], [99.625], [99.5]]
+        assert [list(line.get_ydata()) for line in ours] == list(map(pytest.approx, means))
         [others] = [line for line in axes.lines if line.get_marker() == "x"]
         assert list(others.get_ydata()) == [peer.accuracy for peer in PEERS]
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts[2:] == ["recipe, mean", "final, published protocol, mean"]
+    assert texts[2:] == ["recipe, mean", "half the size, mean", "final, published protocol, mean"]
 
 
 def test_five_views_are_the_image_and_its_shifts_by_a_pixel_each_way():
@@ -172,13 +188,14 @@ def test_views_are_measured_for_every_run_by_its_weights(calls, mnist, monkeypat
             right = one_cycle.five_views(model, images).argmax(1) == labels
             accuracies[name].append(round(100 * right.double().mean().item(), 2))
     assert measure_views() == accuracies
-    assert len({tuple(of) for of in accuracies.values()}) == 1 < len(set(accuracies[name]))
+    *recipes, half = [tuple(of) for of in accuracies.values()]
+    assert len(set(recipes)) == 1 < len(set(half)) and half not in recipes
 
 
 def test_the_committed_figure_is_that_of_the_committed_runs(monkeypatch):
     monkeypatch.chdir(PROJECT)
     found = one_cycle.recipe_runs()
-    assert len(found) == len(LENGTHS) + one_cycle.TAUGHT + 1
+    assert len(found) == len(LENGTHS) + one_cycle.TAUGHT + 2
     assert (RUNS / "recipe.png").read_bytes() == one_cycle.recipe_figure(found).png(DPI)
 
 
@@ -187,7 +204,7 @@ def test_the_committed_weights_are_those_of_the_runs_and_have_their_views(monkey
     found, views = one_cycle.recipe_runs(), json.loads(VIEWS.read_text())
     assert list(views) == list(one_cycle.groups())
     for name, group in one_cycle.groups().items():
-        files = runs.weights_of(group.folder, RECIPE.variant, SEEDS)
+        files = runs.weights_of(group.folder, group.variant, SEEDS)
         digests = [weights_digest(load_weights(file)) for file in files]
         assert digests == [run.weights for run in found[name]]
         assert len(views[name]) == len(set(digests)) == len(SEEDS)
@@ -198,7 +215,7 @@ def test_the_committed_views_are_measured(mnist, monkeypatch):
     """One of them again. Another processor may decide an image or two another way."""
     monkeypatch.chdir(PROJECT)
     name, group = list(one_cycle.groups().items())[-1]
-    [file] = runs.weights_of(group.folder, RECIPE.variant, SEEDS[:1])
+    [file] = runs.weights_of(group.folder, group.variant, SEEDS[:1])
     seen = one_cycle.five_views(load_weights(file), mnist.test_images).argmax(1)
     accuracy = 100 * (seen == mnist.test_labels).double().mean().item()
     assert json.loads(VIEWS.read_text())[name][0] == pytest.approx(accuracy, abs=0.025)
