@@ -267,7 +267,12 @@ def test_the_recipes_accuracies_are_those_of_its_runs(readme, monkeypatch):
     gain = estimate([more - less for less, more in zip(*ends, strict=True)])
     low, high = gain.interval()
     said = " ".join(readme.split())
+    half = fmean(run.final_accuracy for run in found["half the size, 15 epochs"])
+    small = [peer.accuracy for peer in PEERS if peer.parameters < 10_000]
+    assert len(small) == 7
     for words in (
+        f"Half the size ends at {half:.3f} %; the seven public networks of under 10,000 parameters "
+        f"have {min(small):.2f} to {max(small):.2f} %",
         f"gets {images[0]:.0f} images wrong, a taught one {images[1]:.0f}; {hard[0]} and {hard[1]} "
         "images are wrong in most of the ten",
         f"of the ten taught runs {sum(end >= best for end in ends[1])} reach it",
