@@ -389,10 +389,10 @@ def recipe(ours: Sequence[Point], peers: Sequence[Point]) -> Figure:
     longest = {point.name: point for point in sorted(ours, key=lambda point: point.epochs)}
     shown = {"epochs": ours, "parameters": [longest[name] for name in names]}
     for axes, (what, here) in zip(panels, shown.items(), strict=True):
-        x, taken = {}, 0.0
+        x, taken, gap = {}, 0.0, 0.025 * max(getattr(peer, what) for peer in peers)
         for point in sorted(here, key=lambda point: getattr(point, what)):
-            x[point] = taken = max(getattr(point, what), taken)
-            taken += 0.025 * max(getattr(peer, what) for peer in peers)
+            x[point] = max(getattr(point, what), taken)
+            taken = x[point] + gap
         axes.axhline(GOAL, color=GRAY, linestyle=":", label=f"the goal, {GOAL} %")
         theirs = [(getattr(peer, what), peer.accuracy) for peer in peers]
         style = {"linestyle": "none", "marker": "x", "markersize": 7, "color": GRAY, "zorder": 3}

@@ -92,9 +92,9 @@ def test_every_committed_run_loads():
         run = History.load(path)
         assert len(run.epochs) <= run.config["epochs"] and run.status != "interrupted"
         folder = path.relative_to(PROJECT / "results").parts[0]
-        # test_rounds.py and test_one_cycle.py hold each of those left out to its config.
-        if folder != "rounds" and path.parent.name != "half":
+        if folder != "rounds":  # test_rounds.py holds each of them to its candidate's config
             as_run = folder in ("as_run", "final_as_run.json", "recipe", "one_cycle.json")
+            as_run = as_run and path.parent.name != "half"  # the recipe's other network
             assert (run.setting == "as run") == as_run, path
 
 
