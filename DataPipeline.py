@@ -8,19 +8,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from helpers.checkpoint import weights_digest
 from helpers.config import TrainingConfig, derive_seed
 from helpers.mnist_files import MNIST, load_mnist
-from models import CLASSES, IMAGE
+from models import CLASSES, IMAGE_SHAPE
 
 __all__ = ["AUGMENTATIONS", "MNIST", "ChunkLoader", "augment", "load_mnist", "make_loaders"]
 
@@ -43,18 +41,18 @@ class Augmentation:
     eight_bit: bool = False  # pictures between the steps, as Pillow has them
 
 
-# The publication's page names the transforms; ranges and resampling of the first are our guess. The
-# last two are for the one-cycle recipe to choose from.
+# The publication's page names the transforms; ranges and resampling of "page" are our guess, those
+# of "original" its notebooks'. The last two are for the one-cycle recipe to choose from.
 AUGMENTATIONS = {
-    "from the page": Augmentation(),
-    "as run": Augmentation(shear=10.0, resampling="nearest", whole_pixels=True, eight_bit=True),
+    "page": Augmentation(),
+    "original": Augmentation(shear=10.0, resampling="nearest", whole_pixels=True, eight_bit=True),
     "wide": Augmentation(rotation=10.0, shift=0.1, shear=10.0),
     "narrow": Augmentation(rotation=2.5, shift=0.05, scale=(0.95, 1.05), shear=2.5, jitter=0.0),
 }
 
 
 def augment(
-    images: torch.Tensor, seed: int, augmentation: Augmentation = AUGMENTATIONS["from the page"]
+    images: torch.Tensor, seed: int, augmentation: Augmentation = AUGMENTATIONS["page"]
 ) -> torch.Tensor:
     """Rotate, shift, scale, shear and jitter each image at random.
 
@@ -69,7 +67,7 @@ def augment(
     def draw(low: float, high: float) -> torch.Tensor:
         return torch.empty(n).uniform_(low, high, generator=generator)
 
-    side = IMAGE[-1]
+    side = IMAGE_SHAPE[-1]
     angle = draw(-a.rotation, a.rotation)
     shift_x, shift_y = (draw(-a.shift * side, a.shift * side) for _ in range(2))
     if a.whole_pixels:
@@ -159,14 +157,14 @@ class ChunkLoader:
     """Batches of images, which threads prepare ahead in whole chunks.
 
     Iterating it gives batches of (images float32 [B, 1, 28, 28], normalized, labels int64 [B]) on
-    the device; len() counts them. What an epoch gives depends on the data, the teachers, the config
-    and the epoch set by set_epoch: not on the threads or on what ran before.
+    the device; len() counts them. What an epoch gives depends on the data, the config and the epoch
+    set by set_epoch: not on the threads or on what ran before. Without set_epoch, each iteration is
+    the next epoch.
 
     images, labels: uint8 [N, 1, 28, 28] and int64 [N].
-    checksum: the SHA-256 of the data that the images are part of, and of the teachers.
+    checksum: the SHA-256 of the data that the images are part of.
     train: whether they are augmented and shuffled, in batches of the config's size.
-    config, device, num_workers, teachers: as for make_loaders. With teachers the labels of the
-        training images are probabilities, float32 [B, 10].
+    config, device, num_workers: as for make_loaders.
     """
 
     def __init__(
@@ -178,40 +176,33 @@ class ChunkLoader:
         checksum: str,
         train: bool,
         num_workers: int = 0,
-        teachers: Sequence[nn.Module] = (),
     ) -> None:
         self.images, self.labels = images, labels
-        self.config = config
-        self.device = device
-        self.checksum = checksum
-        self.train = train
+        self.config, self.device, self.checksum, self.train = config, device, checksum, train
         self.num_workers = num_workers if device.type == "cpu" else 0  # an accelerator augments
-        self.teachers = teachers
-        self.images_per_batch = size = config.batch_size if train else TEST_CHUNK
+        self.batch_size = size = config.batch_size if train else TEST_CHUNK
         self.chunk = size * math.ceil(TRAIN_CHUNK / size) if train else size
-        self.epoch = 0
+        self.epoch = 1
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration gives; fit counts from 1."""
         self.epoch = epoch
 
-    def as_they_are(self) -> ChunkLoader:
+    def unaugmented(self) -> ChunkLoader:
         """A loader of the same images in order and without augmentation, to evaluate on."""
         data = (self.images, self.labels, self.config, self.device, self.checksum)
         return ChunkLoader(*data, train=False)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.images_per_batch)
+        return math.ceil(len(self.images) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        epoch = self.epoch  # set_epoch is for the next iteration, not for this one
-        order = torch.arange(len(self.images))
+        epoch, config, order = self.epoch, self.config, torch.arange(len(self.images))
+        self.epoch += 1
         if self.train:
-            generator = torch.Generator().manual_seed(derive_seed(self.config.seed, epoch))
+            generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch))
             order = torch.randperm(len(self.images), generator=generator)
-
-        plain = not self.train or 0 < self.config.plain_from <= epoch
-        name = self.config.augmentation or self.config.setting
+        plain = not self.train or config.plain_epochs > max(0, config.epochs - epoch)
 
         def prepare(chunk: tuple[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             number, indices = chunk
@@ -219,33 +210,13 @@ class ChunkLoader:
             if plain:
                 images = images.float() / 255
             else:
-                seed = derive_seed(self.config.seed, epoch, number)
-                images = augment(images, seed, AUGMENTATIONS[name])
-            images, labels = normalize(images), self.labels[indices].to(self.device)
-            if self.teachers:
-                labels = distill(self.teachers, images, labels, self.config.distillation)
-            return images, labels
+                seed = derive_seed(config.seed, epoch, number)
+                images = augment(images, seed, AUGMENTATIONS[config.augmentation])
+            return normalize(images), self.labels[indices].to(self.device)
 
         for images, labels in _ahead(prepare, enumerate(order.split(self.chunk)), self.num_workers):
-            size = self.images_per_batch
+            size = self.batch_size
             yield from zip(images.split(size), labels.split(size), strict=True)
-
-
-@torch.no_grad()
-def distill(
-    teachers: Sequence[nn.Module], images: torch.Tensor, labels: torch.Tensor, share: float
-) -> torch.Tensor:
-    """Labels as probabilities, float32 [N, 10]: a share of what teachers say, the rest as it was.
-
-    The teachers' opinion is their mean probability on the same augmented images (Hinton, Vinyals
-    and Dean 2015, arXiv:1503.02531, at temperature 1; Beyer et al. 2021, arXiv:2106.05237).
-
-    teachers: networks in evaluation mode on the images' device.
-    images, labels: normalized, float32 [N, 1, 28, 28], and int64 [N].
-    """
-    parts = images.split(TEST_CHUNK)
-    said = [sum(teacher(part).softmax(dim=1) for teacher in teachers) for part in parts]
-    return share * torch.cat(said) / len(teachers) + (1 - share) * F.one_hot(labels, CLASSES)
 
 
 def _ahead(function: Callable, arguments: Iterable, threads: int) -> Iterator:
@@ -271,59 +242,50 @@ def make_loaders(
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     num_workers: int = 2,
-    teachers: Sequence[nn.Module] = (),
 ) -> tuple[ChunkLoader, ChunkLoader]:
     """The train loader (augmented, shuffled) and the test loader (in order) of data.
 
     data: what load_mnist gives, or a shorter one.
-    config: gives seed, batch size, augmentation and what goes with it; the page's protocol unless
-        given.
+    config: gives seed, batch size and augmentation; the page's protocol unless given.
     device: where the batches are wanted.
     num_workers: threads that augment training images ahead; 0 for none. An accelerator augments
         them itself.
-    teachers: networks in evaluation mode on that device, for a config with distillation.
 
-    Raises ValueError if data is of another kind, num_workers is negative, there is no such
-    augmentation, teachers and distillation do not go together, or a teacher is in training mode.
+    Raises ValueError if data is of another kind, num_workers is negative, or there is no such
+    augmentation.
     """
-    config = config or TrainingConfig()
-    device = torch.device(device)
+    config, device = config or TrainingConfig(), torch.device(device)
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; expected 0 or more threads.")
-    if (config.augmentation or config.setting) not in AUGMENTATIONS:
+    if config.augmentation not in AUGMENTATIONS:
         raise ValueError(
-            f"the config's augmentation is {config.augmentation!r}, its setting {config.setting}; "
-            f"expected one of {', '.join(AUGMENTATIONS)} as augmentation."
+            f"there is no augmentation {config.augmentation!r}; choose from "
+            f"{', '.join(AUGMENTATIONS)}, or add one to DataPipeline.AUGMENTATIONS."
         )
-    if bool(teachers) != (config.distillation > 0):
-        raise ValueError(
-            f"there are {len(teachers)} teachers, and the config's distillation is "
-            f"{config.distillation}; give both or neither."
-        )
-    if any(teacher.training for teacher in teachers):
-        raise ValueError("a teacher is in training mode: call its eval() first.")
-    sums = hashlib.sha256("".join(map(weights_digest, teachers)).encode())
+    checksum = hashlib.sha256()
     for part, images, labels in (("train", *data[:2]), ("test", *data[2:])):
         _check_images(part, images, labels)
         for tensor in (images, labels):
-            sums.update(str(tuple(tensor.shape)).encode())
-            sums.update(tensor.contiguous().numpy())
-    common = (config, device, sums.hexdigest())
-    train = ChunkLoader(*data[:2], *common, train=True, num_workers=num_workers, teachers=teachers)
-    return train, ChunkLoader(*data[2:], *common, train=False)
+            checksum.update(str(tuple(tensor.shape)).encode())
+            checksum.update(tensor.contiguous().numpy())
+    common = (config, device, checksum.hexdigest())
+    train_loader = ChunkLoader(*data[:2], *common, train=True, num_workers=num_workers)
+    return train_loader, ChunkLoader(*data[2:], *common, train=False)
 
 
 def _check_images(part: str, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Raise ValueError unless these are MNIST-like images and their labels."""
-    match images, labels:
-        case (
-            torch.Tensor(dtype=torch.uint8, shape=(n, *shape)),
-            torch.Tensor(dtype=torch.int64, shape=(m,)),
-        ) if (*shape,) == IMAGE and n == m > 0 and labels.min() >= 0 and labels.max() < CLASSES:
+    kinds = [
+        f"{t.dtype} {list(t.shape)}" if isinstance(t, torch.Tensor) else type(t).__name__
+        for t in (images, labels)
+    ]
+    n = labels.numel() if isinstance(labels, torch.Tensor) else 0
+    if n and kinds == [f"torch.uint8 {[n, *IMAGE_SHAPE]}", f"torch.int64 {[n]}"]:
+        low, high = labels.aminmax()
+        if low >= 0 and high < CLASSES:
             return
-    values = f" from {labels.min()} to {labels.max()}" if labels.numel() else ""
+        kinds[1] += f" from {low} to {high}"
     raise ValueError(
-        f"the {part} set has images {images.dtype} {list(images.shape)} and labels {labels.dtype} "
-        f"{list(labels.shape)}{values}; expected images uint8 [N, 1, 28, 28] and labels int64 [N] "
-        "from 0 to 9, at least one of them, as load_mnist gives them."
+        f"the {part} set has images {kinds[0]} and labels {kinds[1]}; expected the tensors that "
+        "load_mnist gives, not empty: images uint8 [N, 1, 28, 28], labels int64 [N] from 0 to 9."
     )

@@ -1,4 +1,4 @@
-"""Training: fit, the loop; evaluation. helpers/run.py has optimizer, schedule and early stopping.
+"""Training: fit, the protocol; train_epoch, its loop; evaluation; device and seeds.
 
 One seed controls a run. fit seeds every generator from (seed, epoch) when an epoch starts, so
 nothing that happened before it, a killed process included, changes a bit of what follows.
@@ -6,10 +6,18 @@ nothing that happened before it, a killed process included, changes a bit of wha
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import ctypes
+import json
 import math
+import os
+import random
 import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from operator import length_hint
 from pathlib import Path
 
@@ -17,16 +25,50 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim import lr_scheduler
 
-from helpers.batches import Loader, checked
-from helpers.config import PROTOCOLS, TrainingConfig, derive_seed, get_device, set_seed
+from helpers.checkpoint import code_digest, load_checkpoint, save_checkpoint, weights_digest
+from helpers.config import TrainingConfig, derive_seed, require_seed
 from helpers.history import History, environment
 from helpers.progress import Progress
-from helpers.run import EarlyStopping, Run
-from models import identify
+from models import IMAGE_SHAPE, network_name
 
-__all__ = ["PROTOCOLS", "EarlyStopping", "History", "TrainingConfig", "compute_logits"]
-__all__ += ["environment", "evaluate", "fit", "get_device", "set_seed"]
+__all__ = ["EarlyStopping", "History", "TrainingConfig", "compute_logits", "evaluate", "fit"]
+__all__ += ["get_device", "set_seed", "train_epoch"]
+
+Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Loader,
+    optimizer: torch.optim.Optimizer,
+    scheduler: lr_scheduler.LRScheduler | None = None,
+) -> tuple[float, float, int]:
+    """Train on each batch once; the mean loss, the accuracy (%) and the number of the images.
+
+    batches: images, float32 [B, 1, 28, 28], and labels, int64 [B], on the model's device.
+    scheduler: one that takes a step after each batch, such as OneCycleLR.
+    """
+    model.train()
+    losses, hits, sizes = [], [], []
+    for images, labels in batches:
+        optimizer.zero_grad()
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        losses.append(loss.detach())
+        hits.append((logits.detach().argmax(1) == labels).sum())
+        sizes.append(len(labels))
+    # Read once per epoch: every look makes the host wait for an accelerator.
+    mean_loss = float(np.average(torch.stack(losses).tolist(), weights=sizes))
+    return mean_loss, 100 * torch.stack(hits).sum().item() / sum(sizes), sum(sizes)
+
+
+# --- fit ------------------------------------------------------------------------------------------
 
 
 def fit(
@@ -37,15 +79,17 @@ def fit(
     device: str | torch.device | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | Callable[[History], None] = True,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: lr_scheduler.LRScheduler | None = None,
+    interval: str = "epoch",
 ) -> History:
-    """Train by the protocol of config: Adam, its schedule, early stopping.
+    """Train by a protocol: Adam, a schedule of the learning rate, early stopping.
 
     model: trained in place, and left on the device with the weights of the last complete epoch,
         however fit ends.
-    train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]); the
-        train loader's labels may be probabilities, float32 [B, 10], of which the likeliest digit
-        counts for the accuracy. One with a method set_epoch is told each epoch's number, from 1.
-    config: the page's protocol unless given.
+    train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]). A
+        train loader's method set_epoch, if it has one, is told each epoch's number, from 1.
+    config: the protocol of the publication's page unless given.
     device: as for get_device.
     checkpoint: a file that holds the run after each complete epoch. Called again with the same
         arguments, fit resumes there; on a CPU, with the same versions and threads, exactly. A
@@ -54,85 +98,259 @@ def fit(
         tell other data by; those of make_loaders have it.
     progress: a live bar and a line per epoch; False for silence; or a function to call instead with
         the history after each epoch.
+    optimizer, scheduler: torch's own objects in place of the config's: for this model, and made
+        anew for each call.
+    interval: when a scheduler that is given takes its steps: after each "epoch" or each "step".
 
     An interrupt (Ctrl-C, or the notebook's stop button) ends fit with the complete epochs so far
     and status "interrupted".
 
-    Raises ValueError for a loader without batches, malformed batches, a loader or a network made
-    for another config, and a checkpoint of another run (which is left alone) or for loaders without
-    checksums; FloatingPointError for a loss that is not finite; OSError if the checkpoint cannot be
-    written.
+    Raises ValueError for a loader that was made for another config, malformed batches or none, a
+    scheduler that is not new, and a checkpoint of another run (which is left alone);
+    FloatingPointError for a loss that is not finite; OSError if the checkpoint cannot be written.
     """
-    config = config or TrainingConfig()
-    device = get_device(device)
-    _check_arguments(model, train_loader, test_loader, config, checkpoint)
-    run = Run(model, train_loader, test_loader, config)
-    history = run.history
-    show = Progress(progress, history, run.steps)
-    try:
-        run.begin(device, sys.modules[__name__])
-        if checkpoint is not None and run.resume(checkpoint):
-            show.resumed(checkpoint)
-        with show:
+    config, device = config or TrainingConfig(), get_device(device)
+    _check_arguments(train_loader, test_loader, config, checkpoint, scheduler, interval)
+    steps = length_hint(train_loader)
+    model.to(device, memory_format=memory_format(device))
+    if optimizer is None:
+        optimizer = scheduler.optimizer if scheduler else make_optimizer(model, config)
+    if scheduler is None:
+        scheduler = make_scheduler(optimizer, config, steps)
+        interval = "step" if config.schedule == "one-cycle" else "epoch"
+    history = History(
+        network=network_name(model),
+        seed=config.seed,
+        config=json.loads(json.dumps(asdict(config))),  # plain numbers, if there are NumPy's
+        environment=environment(device),
+        code=code_digest(),
+        data=getattr(train_loader, "checksum", None),
+    )
+    identity = {
+        "network": [repr(model), [[n, list(t.shape)] for n, t in model.state_dict().items()]],
+        "config": history.config,
+        "optimizer": repr(optimizer),
+        "scheduler": [type(scheduler).__name__, interval, scheduler.state_dict()],
+        "data": [
+            [getattr(x, "checksum", None), length_hint(x)] for x in (train_loader, test_loader)
+        ],
+        "code": history.code,
+    }
+
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+
+    def state() -> dict:
+        """The run as it is now, in copies."""
+        states = {name: part.state_dict() for name, part in parts.items()}
+        return copy.deepcopy({"identity": identity, **states, "history": asdict(history)})
+
+    last = state()  # at the end of the last complete epoch
+    if checkpoint is not None:
+        last = _resume(checkpoint, last)
+        for name, part in parts.items():
+            part.load_state_dict(last[name])
+        vars(history).update(copy.deepcopy(last["history"]))
+    with Progress(progress, history, steps, checkpoint) as show:
+        try:
             while history.status == "interrupted":  # and neither finished nor stopped early
-                started = time.perf_counter()
-                epoch = len(history.epochs) + 1
+                started, epoch = time.perf_counter(), len(history.epochs) + 1
                 set_seed(derive_seed(config.seed, epoch))
                 if hasattr(train_loader, "set_epoch"):
                     train_loader.set_epoch(epoch)
-
-                batches = checked(train_loader, device, "train")
-                train_loss, train_accuracy, images = _train_epoch(run, batches, epoch, show)
+                batches = show.bar(_on_device(train_loader, device, "train"))
+                train_loss, train_accuracy, history.train_images = train_epoch(
+                    model, batches, optimizer, scheduler if interval == "step" else None
+                )
                 logits, labels = compute_logits(model, test_loader, device)
-                test_loss, test_accuracy = _loss_and_accuracy(logits, labels)
-                _check_loss("test", test_loss, f"after epoch {epoch}")
-
+                predictions, test_loss = logits.argmax(1), F.cross_entropy(logits, labels).item()
+                if not math.isfinite(train_loss) or not math.isfinite(test_loss):
+                    raise FloatingPointError(
+                        f"the training loss is {train_loss} and the test loss {test_loss} in epoch "
+                        f"{epoch}: training diverged; lower the learning rate."
+                    )
+                wrong = (predictions != labels).nonzero().flatten()
                 record = {
                     "train_loss": train_loss,
                     "test_loss": test_loss,
                     "train_accuracy": train_accuracy,
-                    "test_accuracy": test_accuracy,
-                    "learning_rate": run.optimizer.param_groups[0]["lr"],
-                    "seconds": time.perf_counter() - started,
+                    "test_accuracy": 100 * (len(labels) - len(wrong)) / len(labels),
+                    "learning_rate": float(optimizer.param_groups[0]["lr"]),
                 }
-                run.end_epoch(record, images, _mistakes(logits, labels))
-                run.keep(checkpoint)
+                if interval == "epoch":
+                    scheduler.step()
+                history.epochs.append(record)
+                history.misclassified = torch.stack([wrong, predictions[wrong]], 1).tolist()
+                history.weights = weights_digest(model)
+                history.status = status(history.epochs, config)
+                record["seconds"] = time.perf_counter() - started
+                last = state()
+                if checkpoint is not None:
+                    save_checkpoint(checkpoint, last)
                 show.epoch()
-    except BaseException as error:
-        run.go_back()
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-    show.end()
+        except BaseException as error:
+            model.load_state_dict(last["model"])
+            vars(history).update(last["history"])
+            if not isinstance(error, KeyboardInterrupt):
+                raise
     return history
 
 
-def _train_epoch(
-    run: Run, batches: Iterable, epoch: int, show: Progress
-) -> tuple[float, float, int]:
-    """Mean loss, accuracy (per cent) and number of the images of one epoch of training."""
-    losses, hits, sizes = [], [], []
-    model, optimizer = run.model.train(), run.optimizer
-    for images, labels in batches:
-        optimizer.zero_grad()
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        run.end_step()
-        losses.append(loss.detach())
-        digits = labels if labels.ndim == 1 else labels.argmax(1)
-        hits.append((logits.detach().argmax(1) == digits).sum())
-        sizes.append(len(labels))
-        show.step(losses, hits, sizes)
-    # Read once per epoch: every look makes the host wait for an accelerator.
-    losses = torch.stack(losses).tolist()
-    for step, loss in enumerate(losses, 1):
-        _check_loss("training", loss, f"in epoch {epoch}, step {step}")
-    accuracy = 100 * torch.stack(hits).sum().item() / sum(sizes)
-    return float(np.average(losses, weights=sizes)), accuracy, sum(sizes)
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam, or with a one-cycle schedule AdamW, by the config."""
+    on_mps = next(model.parameters()).device.type == "mps"
+    return torch.optim.Adam(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        decoupled_weight_decay=config.schedule == "one-cycle",  # AdamW's
+        fused=None if on_mps else True,
+    )
 
 
-# --- evaluation -----------------------------------------------------------------------------------
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainingConfig, steps: int
+) -> lr_scheduler.LRScheduler:
+    """StepLR, which takes a step per epoch, or OneCycleLR, which takes one after each batch.
+
+    OneCycleLR (Smith and Topin 2018, arXiv:1708.07120) leaves Adam's momentum alone here, so that
+    only the rate differs.
+
+    steps: batches per epoch.
+    """
+    if config.schedule == "step":
+        return lr_scheduler.StepLR(optimizer, config.step_size, config.gamma)
+    total = config.epochs * steps
+    return lr_scheduler.OneCycleLR(
+        optimizer,
+        config.learning_rate,
+        total_steps=total,
+        # By a warm-up of a single step torch divides by its length less one.
+        pct_start=config.pct_start if config.pct_start * total > 1 else 0.0,
+        cycle_momentum=False,
+    )
+
+
+class EarlyStopping:
+    """Stop when a loss has not fallen under its best - min_delta for `patience` epochs."""
+
+    def __init__(self, patience: int, min_delta: float) -> None:
+        self.patience = patience
+        self.min_delta = min_delta
+        self.best = math.inf
+        self.bad_epochs = 0
+
+    def step(self, loss: float) -> bool:
+        """Take note of an epoch's loss, or minus its accuracy; True if training should stop."""
+        if loss < self.best - self.min_delta:
+            self.best = loss
+            self.bad_epochs = 0
+        else:
+            self.bad_epochs += 1
+        return self.bad_epochs >= self.patience
+
+
+def status(records: list[dict[str, float]], config: TrainingConfig) -> str:
+    """What early stopping and the number of epochs say of a run with these records."""
+    stopping = EarlyStopping(config.patience, config.min_delta)
+    sign = -1 if config.monitor == "test_accuracy" else 1
+    stops = [stopping.step(sign * record[config.monitor]) for record in records]
+    if len(records) >= config.epochs:
+        return "finished"
+    return "early stopping" if any(stops) else "interrupted"
+
+
+def _check_arguments(
+    train_loader: Loader,
+    test_loader: Loader,
+    config: TrainingConfig,
+    checkpoint: str | Path | None,
+    scheduler: lr_scheduler.LRScheduler | None,
+    interval: str,
+) -> None:
+    """Raise ValueError for what was made for another config, or is not enough for this one."""
+    made_for = getattr(train_loader, "config", config)
+    names = ["seed", "batch_size", "augmentation", "plain_epochs"]
+    # Which epochs are the last, plain ones depends on how many there are.
+    for name in [*names, "epochs"] if config.plain_epochs else names:
+        ours = getattr(config, name)
+        theirs = getattr(made_for, name, ours)
+        if theirs != ours:
+            raise ValueError(
+                f"the train loader was made for {name} {theirs!r}, and the config says {ours!r}; "
+                "make the loaders with the same config."
+            )
+    if checkpoint is not None and not all(
+        hasattr(loader, "checksum") for loader in (train_loader, test_loader)
+    ):
+        raise ValueError(
+            "a checkpoint must know its data, and a loader has no attribute checksum: make the "
+            "loaders by make_loaders, give them one, or leave the checkpoint out."
+        )
+    if config.schedule == "one-cycle" and not length_hint(train_loader):
+        raise ValueError(
+            "the one-cycle schedule must know how many batches an epoch has, and the train loader "
+            'has no length: give it one, or train by the schedule "step".'
+        )
+    if interval not in ("epoch", "step"):
+        raise ValueError(f"interval is {interval!r}; expected 'epoch' or 'step'.")
+    if getattr(scheduler, "last_epoch", 0) > 0:
+        raise ValueError("the scheduler has taken steps: make optimizer and scheduler anew.")
+
+
+def _resume(checkpoint: str | Path, new: dict) -> dict:
+    """The state to begin with: the checkpoint's, or the new one where there is no checkpoint.
+
+    Raises ValueError if the checkpoint is not of the run that is about to begin.
+    """
+    saved = load_checkpoint(checkpoint)
+    if saved is None:
+        save_checkpoint(checkpoint, new)  # a place that cannot be written is noticed now
+        return new
+    theirs, ours = saved["identity"], new["identity"]
+    if differing := [name for name in ours if theirs.get(name) != ours[name]]:
+        raise ValueError(
+            f"the checkpoint {checkpoint} belongs to another run: its {' and '.join(differing)} "
+            f"{'differs' if len(differing) == 1 else 'differ'}. It was left alone; choose another "
+            "path, or delete it to start from the beginning."
+        )
+    if saved["history"]["status"] != "interrupted":
+        return saved
+    theirs, ours = saved["history"]["environment"], new["history"]["environment"]
+    if moved := [name for name in ours if theirs.get(name) != ours[name]]:
+        warnings.warn(
+            f"the checkpoint {checkpoint} was written in another environment "
+            f"({', '.join(moved)}): training resumes, but not bit for bit as it would have there.",
+            stacklevel=3,
+        )
+    saved["history"]["environment"] = ours
+    return saved
+
+
+# --- batches and evaluation -----------------------------------------------------------------------
+
+
+def _on_device(
+    loader: Loader, device: torch.device, name: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The loader's batches on the device; ValueError for none, or for images of another shape."""
+    batches = 0
+    for batches, (images, labels) in enumerate(loader, 1):
+        if images.dtype != torch.float32 or images.shape[1:] != IMAGE_SHAPE or len(labels) == 0:
+            raise ValueError(
+                f"batch {batches} of the {name} loader has images {images.dtype} "
+                f"{list(images.shape)} and {len(labels)} labels; expected float32 [B, 1, 28, 28], "
+                "normalized, and int64 [B]."
+            )
+        # From memory that is not pinned a copy that is not waited for may come too late (on MPS it
+        # corrupts in silence: pytorch/pytorch issue 189690).
+        pinned = device.type == "cuda" and images.is_pinned() and labels.is_pinned()
+        yield (
+            images.to(device, non_blocking=pinned, memory_format=memory_format(device)),
+            labels.to(device, non_blocking=pinned),
+        )
+    if batches == 0:
+        raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
 
 
 def compute_logits(
@@ -147,7 +365,7 @@ def compute_logits(
     model.eval()
     try:
         with torch.inference_mode():
-            pairs = [(model(x), y) for x, y in checked(loader, device, "test")]
+            pairs = [(model(x), y) for x, y in _on_device(loader, device, "test")]
     finally:
         model.train(was_training)
     logits, labels = zip(*pairs, strict=True)
@@ -156,59 +374,78 @@ def compute_logits(
 
 def evaluate(model: nn.Module, loader: Loader, device: torch.device) -> tuple[float, float]:
     """Mean cross-entropy loss and accuracy (%) over a loader; errors as for compute_logits."""
-    return _loss_and_accuracy(*compute_logits(model, loader, device))
-
-
-def _loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    logits, labels = compute_logits(model, loader, device)
     hits = (logits.argmax(1) == labels).sum().item()
     return F.cross_entropy(logits, labels).item(), 100 * hits / len(labels)
 
 
-def _mistakes(logits: torch.Tensor, labels: torch.Tensor) -> list[tuple[int, int]]:
-    """Index and predicted digit of every image that the logits get wrong."""
-    predictions = logits.argmax(1)
-    wrong = (predictions != labels).nonzero().flatten()
-    return list(zip(wrong.tolist(), predictions[wrong].tolist(), strict=True))
+# --- device and seeds -----------------------------------------------------------------------------
 
 
-def _check_loss(name: str, loss: float, where: str) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the {name} loss is {loss} {where}; lower the learning rate.")
+def get_device(preferred: str | torch.device | None = None) -> torch.device:
+    """The device to train on: `preferred`, or else the first available of CUDA, MPS and CPU.
+
+    It also makes torch fit for small steps on a CPU: one thread, unless OMP_NUM_THREADS is set, and
+    memory that is kept between steps.
+
+    Raises ValueError if the preferred device is not available (the message lists those that are),
+    or OMP_NUM_THREADS is no number of threads.
+    """
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if torch.cuda.is_available():
+        present[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    name = present[0] if preferred is None else str(preferred)
+    if name not in present:
+        raise ValueError(f"there is no device {name!r} here; choose from {', '.join(present)}.")
+    _set_up_cpu()
+    return torch.device(name)
 
 
-def _check_arguments(
-    model: nn.Module,
-    train_loader: Loader,
-    test_loader: Loader,
-    config: TrainingConfig,
-    checkpoint: str | Path | None,
-) -> None:
-    """Raise ValueError for what was made for another config, or is not enough for this one."""
-    made_for = getattr(train_loader, "config", config)
-    names = ("seed", "batch_size", "setting", "augmentation", "plain_from", "distillation")
-    for name in names:
-        there, here = getattr(made_for, name), getattr(config, name)
-        if there != here:
-            raise ValueError(
-                f"the train loader was made for {name} {there!r}, and the config says {here!r}; "
-                "make the loaders with the same config."
-            )
-    setting, variant = identify(model) or (config.setting, None)
-    if setting != config.setting:
+def memory_format(device: torch.device) -> torch.memory_format:
+    """channels_last where it is faster; contiguous on MPS, where it is wrong.
+
+    On MPS the backward pass of BatchNorm2d returns wrong gradients for channels_last inputs
+    (pytorch/pytorch issue 175189): training would diverge without an error.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def set_seed(seed: int = 42) -> None:
+    """Seed random, NumPy and torch (every backend); deterministic algorithms where there are any.
+
+    Raises ValueError unless seed is an integer from 0 to 2**32 - 1 (NumPy's range).
+    """
+    require_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    # Filling fresh memory would cost time and hides nothing here: all of it is written first.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _set_up_cpu() -> None:
+    """Set torch and the C library up for small steps; benchmarks/README.md has the measurements.
+
+    One thread: a step is hundreds of small operations, at each of which two threads wait for each
+    other, on a busy or virtual machine for longer than they save. It also makes a run's bits
+    independent of the number of cores.
+
+    glibc gives large freed blocks back to the system at once, so each step's activations would be
+    mapped and zeroed again; it is asked to keep them. Other C libraries are left as they are.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    if not threads.isdecimal() or int(threads) < 1:  # torch would take any number, in silence
         raise ValueError(
-            f"the network is {variant} {setting}, and the config's setting is {config.setting}; "
-            f"take a config with setting={setting!r}, or a network of "
-            f"models.SETTINGS[{config.setting!r}]."
+            f"OMP_NUM_THREADS is {threads!r}; expected an integer from 1 on, or nothing."
         )
-    if checkpoint is not None and not all(
-        hasattr(loader, "checksum") for loader in (train_loader, test_loader)
-    ):
-        raise ValueError(
-            "a checkpoint must know its data, and a loader has no attribute checksum: make the "
-            "loaders by make_loaders, give them one, or leave the checkpoint out."
-        )
-    if config.schedule == "one-cycle" and not length_hint(train_loader):
-        raise ValueError(
-            "the one-cycle schedule must know how many batches an epoch has, and the train loader "
-            'has no length: give it one, or train by the schedule "step".'
-        )
+    torch.set_num_threads(int(threads))
+    if sys.platform == "linux":
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+        with contextlib.suppress(AttributeError, OSError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(trim_threshold, 2**31 - 1)
+            libc.mallopt(mmap_threshold, 2**30)

@@ -6,9 +6,8 @@ black, in [0, 1] and then normalized, (images - 0.1307) / 0.3081, and returns lo
 
 from pathlib import Path
 
-from torch import nn
-
 from helpers.weights import load_weights
+from torch import nn
 
 dependencies = ["torch", "numpy", "msgspec", "safetensors"]
 

@@ -1,26 +1,23 @@
-"""The networks: small CNNs of four blocks, or three, for MNIST, as lists one can read aloud.
+"""The networks: small CNNs of three or four blocks for MNIST, each under a name of its own.
 
-There are three settings. *From the page*: the widths that were guessed from what the publication's
-page says (17,938 parameters, 18,434 with batch normalization). *As run*: the network that its
-notebooks define (17,938 and 18,278). docs/choices.md sets these two side by side. *Recipe*: what
-the one-cycle recipe's choice compared them with, and a network of half the size (9,872).
+NETWORKS has two settings of one publication (docs/choices.md sets them side by side) and what the
+one-cycle recipe was chosen from. *page*: the widths that satisfy what the publication's page says
+(17,938 parameters, 18,434 with batch normalization). *original*: the network of its notebooks
+(17,938 and 18,278); these names begin with "original_".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.publication import FINAL, V1, V2, Published
-
-IMAGE = (1, 28, 28)  # channels, rows, columns
+IMAGE_SHAPE = (1, 28, 28)  # channels, rows, columns
 CLASSES = 10
-GOAL = 99.4  # test accuracy in per cent; the publication's, within 20 epochs
+TARGET_ACCURACY = 99.4  # test accuracy in percent; the publication's, within 20 epochs
 
 
 class Conv(nn.Sequential):
@@ -35,44 +32,27 @@ class Conv(nn.Sequential):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding="same", bias=bias)
         if batch_norm:
             self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Feature maps, float32 [B, outputs, H, W], of maps, float32 [B, inputs, H, W]."""
-        return F.relu(super().forward(x), inplace=True)
-
-
-class MaxPool(nn.Sequential):
-    """nn.MaxPool2d(2), hidden from torchsummary, which skips containers.
-
-    The publication's notebooks pool by a function, so the memory they print does not count it.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The maximum of each 2x2 square: float32 [B, C, H // 2, W // 2]."""
-        return F.max_pool2d(x, 2)
+        for layer in self:
+            x = layer(x)
+        return F.relu(x, inplace=True)
 
 
 class Network(nn.Sequential):
-    """Blocks of layers, by name and in order: Network(block1=[...], ..., head=[...])."""
+    """Blocks of layers, by name and in order: Network(block1=[...], ..., head=[...]).
+
+    It takes normalized images, float32 [B, 1, 28, 28], and returns logits, float32 [B, 10].
+    """
 
     def __init__(self, **blocks: list[nn.Module]) -> None:
         super().__init__()
         for name, layers in blocks.items():
             self.add_module(name, nn.Sequential(*layers))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits, float32 [B, 10], of normalized images, float32 [B, 1, 28, 28].
-
-        Raises ValueError if the images are not of that shape.
-        """
-        if images.shape[1:] != IMAGE:
-            raise ValueError(
-                f"the images have shape {tuple(images.shape)}; expected (batch, 1, 28, 28)."
-            )
-        return super().forward(images)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -80,148 +60,108 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-# --- variants -------------------------------------------------------------------------------------
+def receptive_fields(model: nn.Module) -> dict[str, int]:
+    """Per convolution and pooling of a chain of layers, the side in pixels of its receptive field.
 
-
-@dataclass(frozen=True)
-class Layout:
-    """What a setting's variants share.
-
-    blocks: per block one (kernel size, output channels) pair per convolution.
-    bias: whether convolutions have one.
-    pool, pooled: makes a pooling layer, and how many blocks, from the first on, end in one.
+    That is the square of the input that one place of the layer's output can depend on. Near the
+    edge, a part of it lies outside the image, in the padding. The keys are the layers' names in
+    model.named_modules(), in order.
     """
+    fields, side, step = {}, 1, 1  # step: pixels of the input between two neighboring places
+    for name, layer in model.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+            sizes = (layer.kernel_size, layer.stride, getattr(layer, "dilation", 1))
+            # A pooling's size is an int, a convolution's a pair.
+            kernel, stride, dilation = (max(n) if isinstance(n, tuple) else n for n in sizes)
+            side += step * dilation * (kernel - 1)
+            step *= stride
+            fields[name] = side
+    return fields
 
-    blocks: tuple[tuple[tuple[int, int], ...], ...]
-    bias: bool
-    pool: Callable[[], nn.Module]
-    pooled: int
 
-
-_PAGE = Layout(
-    (
-        ((3, 8), (3, 8), (3, 16), (1, 16)),  # 28x28 -> 14x14
-        ((3, 16), (3, 16), (1, 16)),  # 14x14 -> 7x7
-        ((3, 8), (3, 8), (3, 32), (1, 32)),  # 7x7 -> 3x3
-        ((3, 8), (3, 32), (1, 32)),  # 3x3 -> 1x1
-    ),
-    bias=False,
-    pool=partial(nn.MaxPool2d, 2),
-    pooled=4,
-)
-_AS_RUN = Layout(
-    (
-        ((3, 6), (3, 12), (3, 24), (1, 8)),  # 28x28 -> 14x14
-        ((3, 16), (3, 16), (1, 8)),  # 14x14 -> 7x7
-        ((3, 16), (3, 16)),  # 7x7 -> 3x3
-        ((3, 16), (3, 32)),  # 3x3, which the average pooling of the head takes
-    ),
-    bias=True,
-    pool=MaxPool,
-    pooled=3,
-)
-_HALF = replace(
-    _AS_RUN,
-    blocks=(
-        ((3, 6), (3, 12), (3, 14), (1, 8)),  # 28x28 -> 14x14
-        ((3, 16), (3, 16), (1, 8)),  # 14x14 -> 7x7
-        ((3, 16), (3, 16)),  # 7x7, which the average pooling of the head takes
-    ),
-    pooled=2,
-)
+# --- the networks ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant of the network: the Dropout2d rate after each block, and batch normalization.
+    """One variant of a network: its blocks, the Dropout2d rate after each, batch normalization.
 
-    published: what the publication says of it; None for a variant of this study's own.
+    blocks: per block one (kernel size, output channels) pair per convolution.
+    pooled: how many blocks, from the first on, end in MaxPool2d(2).
+    bias: whether the convolutions have one.
     """
 
-    layout: Layout
+    blocks: tuple[tuple[tuple[int, int], ...], ...]
     dropout: tuple[float, ...]
     batch_norm: bool
-    published: Published | None = None
+    pooled: int
+    bias: bool
 
-    def network(self) -> Network:
+    def build(self) -> Network:
         """A network of this variant, its weights drawn from torch's global generator."""
-        blocks, channels = {}, IMAGE[0]
-        for number, (convs, rate) in enumerate(
-            zip(self.layout.blocks, self.dropout, strict=True), start=1
-        ):
-            blocks[f"block{number}"] = layers = []
+        network, channels = {}, IMAGE_SHAPE[0]
+        for number, (convs, rate) in enumerate(zip(self.blocks, self.dropout, strict=True), 1):
+            network[f"block{number}"] = layers = []
             for kernel, width in convs:
-                layers.append(Conv(channels, width, kernel, self.batch_norm, self.layout.bias))
+                layers.append(Conv(channels, width, kernel, self.batch_norm, self.bias))
                 channels = width
-            if number <= self.layout.pooled:
-                layers.append(self.layout.pool())
+            if number <= self.pooled:
+                layers.append(nn.MaxPool2d(2))
             if rate:
                 layers.append(nn.Dropout2d(rate))
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES)]
-        return Network(**blocks, head=head)
+        return Network(**network, head=head)
 
 
-_NONE, _EARLY, _LATE = (0.0, 0.0, 0.0, 0.0), (0.1, 0.1, 0.0, 0.0), (0.0, 0.0, 0.1, 0.1)
-_ALL = (0.1, 0.1, 0.1, 0.1)
+PAGE_BLOCKS = (
+    ((3, 8), (3, 8), (3, 16), (1, 16)),  # 28x28 -> 14x14
+    ((3, 16), (3, 16), (1, 16)),  # 14x14 -> 7x7
+    ((3, 8), (3, 8), (3, 32), (1, 32)),  # 7x7 -> 3x3
+    ((3, 8), (3, 32), (1, 32)),  # 3x3 -> 1x1
+)
+ORIGINAL_BLOCKS = (
+    ((3, 6), (3, 12), (3, 24), (1, 8)),  # 28x28 -> 14x14
+    ((3, 16), (3, 16), (1, 8)),  # 14x14 -> 7x7
+    ((3, 16), (3, 16)),  # 7x7 -> 3x3
+    ((3, 16), (3, 32)),  # 3x3, which the average pooling of the head takes
+)
+HALF_BLOCKS = (((3, 6), (3, 12), (3, 14), (1, 8)), *ORIGINAL_BLOCKS[1:3])  # 9,872 parameters
 
-# Early dropout, late dropout and batch normalization, each with and without; and the page's Final.
-VARIANTS = {
-    "none": Variant(_PAGE, _NONE, False),
-    "v2": Variant(_PAGE, _EARLY, False, V2),
-    "late": Variant(_PAGE, _LATE, False),
-    "v1": Variant(_PAGE, _ALL, False, V1),
-    "none_bn": Variant(_PAGE, _NONE, True),
-    "v2_bn": Variant(_PAGE, _EARLY, True),
-    "late_bn": Variant(_PAGE, _LATE, True),
-    "v1_bn": Variant(_PAGE, _ALL, True),
-    "final": Variant(_PAGE, (0.1, 0.1, 0.1, 0.0), True, FINAL),
+# No dropout, early (blocks 1 and 2), late (blocks 3 and 4), and after all four.
+PLACEMENTS = {
+    "none": (0.0, 0.0, 0.0, 0.0),
+    "v2": (0.1, 0.1, 0.0, 0.0),
+    "late": (0.0, 0.0, 0.1, 0.1),
+    "v1": (0.1, 0.1, 0.1, 0.1),
 }
-# The same as run, where Final is v2 with batch normalization.
-FINAL_AS_RUN = "v2_bn"
-AS_RUN = {
-    name: replace(
-        variant, layout=_AS_RUN, published=FINAL if name == FINAL_AS_RUN else variant.published
+PAGE = {
+    name + "_bn" * batch_norm: Variant(PAGE_BLOCKS, rates, batch_norm, pooled=4, bias=False)
+    for batch_norm in (False, True)
+    for name, rates in PLACEMENTS.items()
+}
+PAGE["final"] = Variant(PAGE_BLOCKS, (0.1, 0.1, 0.1, 0.0), True, pooled=4, bias=False)
+# In the publication's notebooks, Final is v2 with batch normalization.
+ORIGINAL = {
+    f"original_{'final' if name == 'v2_bn' else name}": replace(
+        variant, blocks=ORIGINAL_BLOCKS, pooled=3, bias=True
     )
-    for name, variant in VARIANTS.items()
+    for name, variant in PAGE.items()
     if name != "final"
 }
-# The page's convolutions on larger maps, for study/rounds.py; and the network as run without its
-# fourth block and with fewer channels in the first, for study/one_cycle.py.
 RECIPE = {
-    "three_pools": Variant(replace(_PAGE, pooled=3), _NONE, True),
-    "two_pools": Variant(replace(_PAGE, pooled=2), _NONE, True),
-    "three_blocks": Variant(_HALF, _NONE[:3], True),
+    "three_pools": replace(PAGE["none_bn"], pooled=3),
+    "two_pools": replace(PAGE["none_bn"], pooled=2),
+    "half": Variant(HALF_BLOCKS, (0.0, 0.0, 0.0), True, pooled=2, bias=True),
 }
-SETTINGS = {"from the page": VARIANTS, "as run": AS_RUN, "recipe": RECIPE}
+NETWORKS = PAGE | ORIGINAL | RECIPE
 
 
 @cache
-def _known() -> dict[str, tuple[str, str]]:
-    """Setting and name of every variant, by what its network prints."""
+def _names() -> dict[str, str]:
     with torch.device("meta"):  # draws no weights from the global generator
-        return {
-            repr(variant.network()): (setting, name)
-            for setting, variants in SETTINGS.items()
-            for name, variant in variants.items()
-        }
+        return {repr(variant.build()): name for name, variant in NETWORKS.items()}
 
 
-def identify(model: nn.Module) -> tuple[str, str] | None:
-    """The setting and the name of the variant that a network is one of, or None."""
-    return _known().get(repr(model)) if type(model) is Network else None
-
-
-def receptive_fields(layout: Layout = _PAGE) -> list[int]:
-    """After each block, the side in pixels of the square of the input that one place can depend on.
-
-    A place is one position of the block's output, after its pooling. Near the edge, and in the last
-    two blocks everywhere, a part of the square lies outside the image, in the padding.
-    """
-    fields, side, step = [], 1, 1  # step: pixels of the input between two neighboring places
-    for number, block in enumerate(layout.blocks, start=1):
-        side += step * sum(kernel - 1 for kernel, _ in block)
-        if number <= layout.pooled:
-            side += step
-            step *= 2
-        fields.append(side)
-    return fields
+def network_name(model: nn.Module) -> str:
+    """The name in NETWORKS of a network of these layers; of any other network its class's name."""
+    return _names().get(repr(model), type(model).__name__)

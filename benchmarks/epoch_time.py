@@ -1,20 +1,19 @@
-"""The ordinary PyTorch loop and this project's fit, timed in turns: an epoch, and to 99.4 %.
+"""The ordinary PyTorch loop and this project's fit, timed in turns: an epoch, and to 99.4%.
 
 Both train the same network from the same weights, on the same images, with the same batch size and
 ranges of augmentation, and then evaluate on a sixth as many test images, as a full epoch does. The
-ordinary loop takes its turn with torch's own number of threads, as it comes, and with the one that
-the project takes. The project takes two turns more: with v2_bn, and with the recipe, whose batches
-are larger. The first round, a warm-up, is dropped.
+ordinary loop takes its turn with torch's own number of threads, and with the one that the project
+takes. The recipe takes a turn of its own. The first round, a warm-up, is dropped.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,13 +29,12 @@ sys.path.insert(0, str(PROJECT))
 
 from DataPipeline import MNIST, ChunkLoader, load_mnist, make_loaders  # noqa: E402
 from helpers.history import TRAIN_IMAGES  # noqa: E402
-from models import SETTINGS, VARIANTS  # noqa: E402
-from study.analysis import surely_passes  # noqa: E402
-from study.one_cycle import BASELINE, RECIPE, first_length, recipe_runs  # noqa: E402
-from study.runs import histories, load_runs  # noqa: E402
+from models import NETWORKS, TARGET_ACCURACY  # noqa: E402
+from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, SEEDS  # noqa: E402
+from study.inference import estimate  # noqa: E402
+from study.table import Tables, load  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
 
-NETWORKS = {**VARIANTS, RECIPE.variant: SETTINGS[RECIPE.setting][RECIPE.variant]}
 Epoch = Callable[[nn.Module], object]  # trains a network for an epoch, and evaluates it
 
 
@@ -97,31 +95,35 @@ def project_epoch(
 
 
 def in_turns(turns: dict[tuple[str, str], Epoch], rounds: int) -> dict[tuple, list[float]]:
-    """The seconds of each (name, variant)'s epoch, in every round but the first."""
+    """The seconds of each (name, network)'s epoch, in every round but the first."""
     times = {turn: [] for turn in turns}
     for number in range(rounds + 1):
-        for (name, variant), epoch in turns.items():
+        for (name, network), epoch in turns.items():
             set_seed(number)
-            model = NETWORKS[variant].network()
+            model = NETWORKS[network].build()
             started = time.perf_counter()
             epoch(model)
-            times[name, variant].append(time.perf_counter() - started)
-            print(f"{number}  {variant:8}{name:26}{times[name, variant][-1]:7.2f} s", flush=True)
-    return {turn: of[1:] for turn, of in times.items()}
+            times[name, network].append(time.perf_counter() - started)
+            print(f"{number}  {network:17}{name:26}{times[name, network][-1]:7.2f} s", flush=True)
+    return {turn: seconds[1:] for turn, seconds in times.items()}
 
 
-def ratio(theirs: Sequence[float], ours: Sequence[float], name: str = "ratio") -> dict[str, float]:
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
     """How many times as long theirs took, round by round: the median, the least, the most."""
-    found = [a / b for a, b in zip(theirs, ours, strict=True)]
-    return {name: median(found), f"{name}_min": min(found), f"{name}_max": max(found)}
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return {"ratio": median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
 
 
-def epochs_to_goal(variant: str) -> int:
-    """The first epoch at which the study's runs of a variant are over the goal for sure."""
-    runs = histories(load_runs(), variant)
-    by_epoch = zip(*(run.epochs for run in runs), strict=False)  # one may have stopped early
-    accuracies = ([record["test_accuracy"] for record in records] for records in by_epoch)
-    return next(epoch for epoch, of in enumerate(accuracies, 1) if surely_passes(of))
+def epochs_to_target(tables: Tables) -> dict[str, int]:
+    """The first epoch, or length, whose mean is over the target with its whole 95% interval."""
+    final = tables.epochs[tables.epochs.run.isin(tables.of("page", "final").run)]
+    accuracies = final.groupby("epoch").test_accuracy
+    by_epoch = {epoch: values.tolist() for epoch, values in accuracies if len(values) == len(SEEDS)}
+    by_length = {n: tables.of(f"recipe-{n}").final.tolist() for n in RECIPE_EPOCHS}
+    return {
+        name: min(n for n, values in by.items() if estimate(values).interval()[0] > TARGET_ACCURACY)
+        for name, by in (("final", by_epoch), ("recipe", by_length))
+    }
 
 
 def main() -> None:
@@ -134,45 +136,34 @@ def main() -> None:
     options = parser.parse_args()
     threads = torch.get_num_threads()  # torch's own choice, before the project makes its
     images, device = options.images, get_device(options.device)
-    data = load_mnist(PROJECT / "data").first(images)  # fetches it for the ordinary loop, too
+    data = load_mnist(PROJECT / "data").subset(images)  # fetches it for the ordinary loop, too
     data = MNIST(*data[:2], data.test_images[: images // 6], data.test_labels[: images // 6])
     ordinary = partial(ordinary_epoch, loaders=ordinary_loaders(images), device=device)
+    experiment = EXPERIMENTS[f"recipe-{RECIPE_EPOCHS[0]}"]
     project, recipe = (
         partial(project_epoch, loaders=make_loaders(data, c, device), device=device, config=c)
-        for c in (TrainingConfig(epochs=1), RECIPE.config(1))
+        for c in (TrainingConfig(epochs=1), replace(experiment.config, epochs=1))
     )
     turns = {}
-    for variant in ("v1", BASELINE):
-        turns["ordinary loop", variant] = partial(ordinary, threads=threads)
-        turns["ordinary loop, one thread", variant] = partial(ordinary, threads=1)
-        turns["project", variant] = project
-    turns["project, v2_bn", "v2_bn"] = project
-    turns["project, recipe", RECIPE.variant] = recipe
-    with contextlib.chdir(PROJECT):  # where the runs are, wherever this is called from
-        epochs = {v: epochs_to_goal(v) for v in (BASELINE, "v2_bn")}
-        epochs[RECIPE.variant] = first_length(recipe_runs())
+    for network in ("v1", "final"):
+        turns["ordinary loop", network] = partial(ordinary, threads=threads)
+        turns["ordinary loop, one thread", network] = partial(ordinary, threads=1)
+        turns["project", network] = project
+    turns["recipe", experiment.networks[0]] = recipe
+    epochs = epochs_to_target(load(PROJECT / "results"))
     times = in_turns(turns, options.rounds)
-
-    figures = {}
-    for variant in ("v1", BASELINE):
-        usual, one_thread, ours = (of for (_, v), of in times.items() if v == variant)
-        figures[variant] = {
-            **ratio(usual, ours),
-            **ratio(one_thread, ours, "ratio_to_one_thread"),
-            "reference_ms_per_step": 32_000 * median(usual) / images,
-            "reference_one_thread_ms_per_step": 32_000 * median(one_thread) / images,
-            "project_ms_per_step": 32_000 * median(ours) / images,
-            "images": images,
-            "rounds": options.rounds,
-        }
-    figures["goal"] = {}
-    base = [epochs[BASELINE] * seconds for seconds in times["ordinary loop", BASELINE]]
-    for (name, variant), of in times.items():
-        if count := epochs.get(variant):
-            ours = [count * seconds for seconds in of]
-            minutes = median(ours) / 60 * TRAIN_IMAGES / images
-            figures["goal"][name] = {"epochs": count, "minutes": minutes, **ratio(base, ours)}
-    text = json.dumps(figures, indent=1)
+    steps, base, figures = images / 32, times["ordinary loop", "final"], {}
+    for (name, network), seconds in times.items():
+        usual = times.get(("ordinary loop", network), base)
+        row = {"seconds_per_epoch": median(seconds) * TRAIN_IMAGES / images}
+        row |= {"ms_per_step_of_32": 1000 * median(seconds) / steps, **ratio(usual, seconds)}
+        if network != "v1":
+            count = epochs.get(name, epochs["final"])
+            to_target = ratio([epochs["final"] * s for s in base], [count * s for s in seconds])
+            row["to_target"] = {"epochs": count, **to_target}
+            row["to_target"]["minutes"] = count * row["seconds_per_epoch"] / 60
+        figures[f"{network}, {name}"] = row
+    text = json.dumps(figures | {"images": images, "rounds": options.rounds}, indent=1)
     print(f"{device.type}, {threads} threads, torch {torch.__version__}\n{text}")
     if options.json:
         options.json.write_text(text + "\n")

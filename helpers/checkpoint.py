@@ -1,49 +1,34 @@
-"""A run on disk: what tells it from other runs, and its file, which carries its own SHA-256."""
+"""A run on disk: its checkpoint, which carries its own SHA-256, and its weights."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
-import sys
+import json
 import warnings
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import nn
 
-from helpers import batches, config
 from helpers.files import read_file, set_aside, write_atomically
+from helpers.history import History, old_network_name
+from models import NETWORKS, Network
+
+# What make_loaders computes of MNIST's 70,000 images and labels.
+MNIST_CHECKSUM = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
+CORE = ("models.py", "DataPipeline.py", "TrainingHelper.py")  # what training runs through
 
 
-def code_digest(*used: object) -> str:
-    """The SHA-256 of the sources of what training runs through; torch's own are left out.
+# --- checkpoints ----------------------------------------------------------------------------------
 
-    used: modules, and objects such as layers and loaders, of which their class's module counts; of
-        a class typed into a notebook its functions, and those of its ancestors there, do.
-    """
-    sources = {}
-    for thing in (config, batches, *used):
-        if not inspect.ismodule(thing):
-            thing = type(thing)
-            if thing.__module__.partition(".")[0] == "torch":
-                continue
-            if thing.__module__ == "__main__":
-                typed = (kind for kind in thing.__mro__ if kind.__module__ == "__main__")
-                parts = (part for kind in typed for part in vars(kind).values())
-                # inspect finds a notebook's functions, and not its classes.
-                sources |= {part.__qualname__: part for part in parts if inspect.isfunction(part)}
-                continue
-            thing = sys.modules[thing.__module__]
-        sources[thing.__name__] = thing
-    sha256 = hashlib.sha256()
-    for name in sorted(sources):
-        try:
-            text = inspect.getsource(sources[name])
-        except (OSError, TypeError):  # typed in where nothing keeps it
-            text = ""
-        sha256.update(f"{name}\n{text}\n".encode())
-    return sha256.hexdigest()
+
+def code_digest() -> str:
+    """The SHA-256 of the three core modules, by which a run is resumed by the same code only."""
+    root = Path(__file__).parent.parent
+    return hashlib.sha256(b"".join((root / name).read_bytes() for name in CORE)).hexdigest()
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -56,65 +41,111 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Write a state of tensors and plain values: its SHA-256, a line end, then torch.save's bytes.
-
-    Raises OSError if it cannot be written; an earlier checkpoint there is then unchanged.
-    """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getvalue()
+    """Write a state of tensors and plain values: its SHA-256, a line end, torch.save's bytes."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    payload = file.getvalue()
     write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 
 def load_checkpoint(path: str | Path) -> dict | None:
-    """The state in a checkpoint, on the CPU, or None if there is none, or a damaged one.
+    """The state that save_checkpoint wrote, on the CPU; None if there is no whole one.
 
-    A damaged file is recognized by its SHA-256 before anything is unpickled, renamed, and reported
-    by a warning.
+    torch.load notices no flipped byte, so the SHA-256 is checked first. A damaged file is set
+    aside, with a warning. Nothing in a checkpoint can run.
 
-    Raises ValueError if an undamaged file holds more than tensors and plain values: nothing that
-    could run code is ever loaded. Raises OSError if the path is no file (a pipe would block) or
-    cannot be read, or a damaged one not be renamed.
+    Raises OSError if it cannot be read or set aside, ValueError if it is none of this project's.
     """
-    path = Path(path)
     try:
         content = read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     digest, _, payload = content.partition(b"\n")
     if digest != hashlib.sha256(payload).hexdigest().encode():
-        try:
-            aside = set_aside(path.resolve())  # a symbolic link stays
-        except FileNotFoundError:  # another process has set it aside just now
-            return None
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"the checkpoint {path} is damaged and cannot be renamed ({error.strerror}): make "
-                "its folder writable, or choose another path",
-            ) from error
         warnings.warn(
             f"the checkpoint {path} is damaged (its SHA-256 does not match); it is kept as "
-            f"{aside.name}, and training starts from the beginning.",
-            stacklevel=4,
+            f"{set_aside(path).name}, and training starts from the beginning.",
+            stacklevel=3,
         )
         return None
     try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state["identity"]
+        return state
     except Exception as error:  # what torch raises for a file that is not its own is anything
         raise ValueError(
-            f"{path} is no checkpoint of this project: it holds more than tensors and numbers. "
-            "It was not loaded; choose another path, or move it away."
+            f"{path} is no checkpoint of this project: it was not loaded; choose another path, or "
+            "move it away."
         ) from error
 
 
-def differences(there: object, here: object, name: str = "") -> list[str]:
-    """Where two trees of dicts, lists and plain values differ, a clause for each place."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = [*here, *(key for key in there if key not in here)]
-        pairs = [(key, there.get(key), here.get(key)) for key in keys]
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = [(i, a, b) for i, (a, b) in enumerate(zip(there, here, strict=True))]
-    else:
-        return [] if there == here else [f"{name} is {there!r:.80} there and {here!r:.80} here"]
-    return [d for key, a, b in pairs for d in differences(a, b, f"{name}.{key}".lstrip("."))]
+# --- weights --------------------------------------------------------------------------------------
+
+
+def save_weights(model: nn.Module, path: str | Path, network: str, **label: object) -> None:
+    """Write a trained network as safetensors, completely or not at all; equal ones to equal bytes.
+
+    network: its name in models.NETWORKS, or another one for a network that is not there.
+    label: what else to say of it in the file, as JSON: the seed, the accuracy.
+
+    Raises OSError if the file cannot be written.
+    """
+    # One entry, as the library writes several in any order. It takes contiguous tensors only.
+    metadata = {"network": json.dumps({"network": network} | label)}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_weights(path: str | Path) -> Network:
+    """A network of models.NETWORKS as save_weights wrote it: on the CPU, in evaluation mode.
+
+    Nothing in the file can run, whoever made it. Raises ValueError if it holds no such network,
+    OSError if it cannot be read.
+    """
+    content = read_file(path)
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        label = json.loads(header["__metadata__"]["network"])
+        if "variant" in label:
+            label["network"] = old_network_name(label["setting"], label["variant"])
+        with torch.device("meta"):  # draws no weights from the global generator
+            network = NETWORKS[label["network"]].build()
+        network.load_state_dict(tensors, assign=True)
+    except (KeyError, RuntimeError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} holds no network of models.NETWORKS ({error}); expected a file that "
+            "save_weights wrote, as make notebooks leaves them in results/."
+        ) from error
+    return network.eval()
+
+
+def save_run(model: nn.Module, history: History, folder: str | Path) -> Path:
+    """Save a notebook's run as FOLDER/NETWORK.json and .safetensors, and delete its checkpoint.
+
+    NETWORK is the network's name in models.NETWORKS, or its class's name.
+
+    Returns the path of the JSON file. Raises ValueError, and writes nothing, if the weights are not
+    those that the history's run ended with; and in the project's results/, which are for complete
+    runs on MNIST, for other data or in place of a run by another config. OSError if a file cannot
+    be written.
+    """
+    path = Path(folder, f"{history.network}.json")
+    if weights_digest(model) != history.weights:
+        raise ValueError(
+            f"these are not the weights that the run of {history.network} ended with; pass the "
+            "network and the history as fit left them."
+        )
+    if path.resolve().parent == Path(__file__).resolve().parent.parent / "results":
+        before = History.load(path) if path.exists() else history
+        if history.data != MNIST_CHECKSUM or before.config != history.config:
+            raise ValueError(
+                f"{path} is for a complete run on all of MNIST by the same config as before; this "
+                f"one had {len(history.epochs)} epochs on {history.train_images:,} images. Set "
+                "OUT_DIR to another folder, say build/mine, and run this cell again."
+            )
+    label = {"seed": history.seed, "accuracy": history.final_accuracy}
+    save_weights(model, path.with_suffix(".safetensors"), history.network, **label)
+    history.save(path)
+    path.with_suffix(".pt").unlink(missing_ok=True)
+    return path

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -52,21 +51,31 @@ class Progress:
         after each epoch.
     history: of the run, with the epochs it has when fit begins.
     steps: per epoch, 0 if unknown.
+    checkpoint: the file that those epochs come from, if there are any.
     """
 
-    def __init__(self, how: bool | Callable, history: History, steps: int) -> None:
+    def __init__(
+        self, how: bool | Callable, history: History, steps: int, checkpoint: str | Path | None
+    ) -> None:
         self.enabled = how is True
         self.callback = how if callable(how) else None
-        self.history = history
-        self.steps = steps
+        self.history, self.steps, self.checkpoint = history, steps, checkpoint
         self.line = _NotebookLine() if self.enabled and _in_notebook() else None
 
     def __enter__(self) -> Progress:
+        done, epochs = len(self.history.epochs), self.history.config["epochs"]
+        if done and self.history.status == "interrupted":
+            self.say(f"{self.checkpoint} holds this run up to epoch {done}: it resumes.")
+        elif done:
+            self.say(
+                f"{self.checkpoint} holds this run, complete: its weights are loaded, nothing is "
+                "trained. Delete it to start from the beginning."
+            )
         # disable=None leaves it to tqdm to look for a terminal on stderr.
         disable = None if self.enabled and not self.line else not self.enabled
-        self.bar = tqdm(
-            total=self.history.config["epochs"] * self.steps or None,
-            initial=len(self.history.epochs) * self.steps,
+        self.live = tqdm(
+            total=epochs * self.steps or None,
+            initial=done * self.steps,
             unit="step",
             leave=False,
             disable=disable,
@@ -74,11 +83,17 @@ class Progress:
         )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+    def __exit__(self, error: type | None, *_: object) -> None:
+        self.live.close()
+        history = self.history
         if self.line:
-            h = self.history
-            self.line.write(f"{h.variant}, seed {h.seed}, on {h.environment['device']}")
+            device = history.environment["device"]
+            self.line.write(f"{history.network}, seed {history.seed}, on {device}")
+        if error is None:  # fit takes an interrupt itself
+            minutes = sum(record["seconds"] for record in history.epochs) / 60
+            count = len(history.epochs)
+            epochs = "1 epoch" if count == 1 else f"{count} epochs"
+            self.say(f"{history.status} after {epochs}, {minutes:.1f} minutes")
 
     def say(self, text: str) -> None:
         """Print a line that stays, clear of the bar."""
@@ -86,30 +101,13 @@ class Progress:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
-    def resumed(self, checkpoint: str | Path) -> None:
-        """Say what a checkpoint held."""
-        done = len(self.history.epochs)
-        if self.history.status == "interrupted":
-            self.say(f"{checkpoint} holds this run up to epoch {done}: it resumes with {done + 1}.")
-        else:
-            self.say(
-                f"{checkpoint} holds this run, complete: its weights are loaded, nothing is "
-                "trained. Delete it to start from the beginning."
-            )
-
-    def step(
-        self, losses: Sequence[torch.Tensor], hits: Sequence[torch.Tensor], sizes: Sequence[int]
-    ) -> None:
-        """Move the bar, which shows the epoch's mean loss and accuracy so far.
-
-        They are read only when the bar is redrawn: each look makes the host wait for the device.
-        """
-        if self.bar.update():
-            loss = torch.stack(list(losses)).mean().item()
-            accuracy = 100 * torch.stack(list(hits)).sum().item() / sum(sizes)
-            epoch = f"epoch {len(self.history.epochs) + 1}/{self.history.config['epochs']}"
-            self.bar.set_description(epoch, refresh=False)
-            self.bar.set_postfix_str(f"loss {loss:.4f}, {accuracy:.2f} %", refresh=False)
+    def bar(self, batches: Iterable) -> Iterator:
+        """The batches of an epoch; the bar moves as they are used."""
+        epoch = f"epoch {len(self.history.epochs) + 1}/{self.history.config['epochs']}"
+        self.live.set_description(epoch)
+        for batch in batches:
+            yield batch
+            self.live.update()
 
     def epoch(self) -> None:
         """Print the line of the epoch just ended."""
@@ -123,10 +121,3 @@ class Progress:
             f"test loss {r['test_loss']:.4f}, {r['test_accuracy']:5.2f} %  "
             f"lr {r['learning_rate']:.0e}  {r['seconds']:.1f} s"
         )
-
-    def end(self) -> None:
-        """Print the closing line."""
-        epochs = self.history.epochs
-        minutes = sum(record["seconds"] for record in epochs) / 60
-        count = "1 epoch" if len(epochs) == 1 else f"{len(epochs)} epochs"
-        self.say(f"{self.history.status} after {count}, {minutes:.1f} minutes")

@@ -1,82 +1,92 @@
-"""What the publication says of each variant: by its page, by the page as corrected, by its logs.
+"""What the publication says of its three networks, and one table of that beside our runs.
 
 Its page, notebooks and logs: https://github.com/roulupen/ERAV4, folder assignment-5.
+docs/choices.md has what its author corrected on the same day.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from helpers.history import History
 
 
-@dataclass(frozen=True)
-class Reported:
-    """What one source says of one run of a variant; accuracies in per cent, None for not said."""
+class Numbers(NamedTuple):
+    """What a source says of a network, or the means of several runs; accuracies in percent."""
 
     parameters: int
-    final_accuracy: float
-    first_epoch_at_99: int
-    accuracy_at_99: float | None
-    convergence_rate: float | None
-    epoch_1_train_accuracy: float
-    epoch_1_test_accuracy: float
-    gap: float | None = None  # test - train accuracy, percentage points
+    first_train: float  # accuracy of epoch 1
+    first: float  # test accuracy after epoch 1
+    to_99: float | None  # the first epoch with a test accuracy of 99% or more
+    final: float  # test accuracy
 
 
-@dataclass(frozen=True)
-class Published:
-    """What is published of a variant: by the page, by the page as corrected, by the notebook's log.
-
-    name: of the log, whose figures are computed from its 20 records.
-    parameters_run: as the notebook counts them.
-    """
-
-    name: str
-    page: Reported
-    corrected: Reported
-    parameters_run: int
-
-    @property
-    def log(self) -> Reported:
-        """What the log says; its final accuracy is the last epoch's, as everywhere here."""
-        records = published_log(self.name)
-        accuracies = [record["test_accuracy"] for record in records]
-        first = next(e for e, accuracy in enumerate(accuracies, 1) if accuracy >= 99)
-        return Reported(
-            self.parameters_run,
-            accuracies[-1],
-            first,
-            accuracies[first - 1],
-            None,
-            records[0]["train_accuracy"],
-            accuracies[0],
-            accuracies[-1] - records[-1]["train_accuracy"],
-        )
+# ReadMe.md at commit 3218c5b. Its final accuracies are those of the best epochs, picked on the test
+# set; a log's and ours are the last epoch's.
+PAGE = {
+    "v1": Numbers(17_938, 70.51, 93.59, 8, 99.36),
+    "v2": Numbers(17_938, 77.69, 96.68, 6, 99.38),
+    "final": Numbers(18_434, 90.31, 98.76, 4, 99.55),
+}
+LOG_PARAMETERS = {"v1": 17_938, "v2": 17_938, "final": 18_278}  # as its notebooks count them
+ROWS = {
+    "parameters": "{:,.0f}",
+    "epoch 1, train accuracy, %": "{:.2f}",
+    "epoch 1, test accuracy, %": "{:.2f}",
+    "first epoch at 99% (test)": "{:.3g}",
+    "final test accuracy, %": "{:.2f}",
+}
 
 
 def published_log(name: str) -> list[dict[str, float]]:
-    """The 20 records of the log of "v1", "v2" or "final": losses, and accuracies in per cent."""
+    """The 20 records of the log of "v1", "v2" or "final": losses, and accuracies in percent."""
     path = Path(__file__).with_name("published_logs.json")
     return json.loads(path.read_text(encoding="utf-8"))["variants"][name]["epochs"]
 
 
-# github.com/roulupen/ERAV4, assignment-5/ReadMe.md at commit 3218c5b, and as f00fe49 corrects it.
-V1 = Published(
-    "v1",
-    Reported(17_938, 99.36, 8, 99.13, 0.75, 70.51, 93.59, gap=2.4),
-    Reported(17_938, 99.36, 8, None, 0.9, 70.51, 93.59),
-    parameters_run=17_938,
-)
-V2 = Published(
-    "v2",
-    Reported(17_938, 99.38, 6, 99.20, 1.0, 77.69, 96.68),
-    Reported(17_938, 99.38, 8, None, 0.9, 77.69, 96.68),
-    parameters_run=17_938,
-)
-FINAL = Published(
-    "final",
-    Reported(18_434, 99.55, 4, 99.18, 1.5, 90.31, 98.76),
-    Reported(18_434, 99.55, 5, None, 1.2, 90.31, 98.76),
-    parameters_run=18_278,
-)
+def of_records(records: list[dict[str, float]], parameters: int) -> Numbers:
+    """The numbers of a run or a log, by its records per epoch."""
+    test = [record["test_accuracy"] for record in records]
+    to_99 = next((epoch for epoch, accuracy in enumerate(test, 1) if accuracy >= 99), None)
+    return Numbers(parameters, records[0]["train_accuracy"], test[0], to_99, test[-1])
+
+
+def beside_published(
+    history: History, parameters: int, runs: str | Path = "results/runs.csv"
+) -> pd.DataFrame:
+    """A table of the page, its log, this run, and the mean of the study's runs of this network.
+
+    A run by another config than theirs, or of a network that is not in the study, stands alone.
+
+    parameters: the network's count.
+    runs: what study.table writes.
+    """
+    import pandas as pd
+
+    columns, study = {}, pd.read_csv(runs, low_memory=False)
+    same = study[study.network == history.network]
+    for name, value in history.config.items():
+        same = same[same[name] == value] if name != "seed" else same
+    same = same[same.train_images == history.train_images]
+    same = same[~same.experiment.str.contains("/|notebooks")]  # but for rounds and teachers
+    name = history.network.removeprefix("original_")
+    if len(same) and name in PAGE:
+        columns["the page"] = PAGE[name]
+        columns["its log"] = of_records(published_log(name), LOG_PARAMETERS[name])
+    columns["this run"] = of_records(history.epochs, parameters)
+    if len(same):
+        means = (same[key].mean() for key in Numbers._fields[1:])
+        columns[f"mean of {len(same)} runs"] = Numbers(parameters, *means)
+    texts = {
+        column: [
+            "never" if v is None else form.format(v)
+            for v, form in zip(numbers, ROWS.values(), strict=True)
+        ]
+        for column, numbers in columns.items()
+    }
+    return pd.DataFrame(texts, index=list(ROWS))

@@ -1,357 +1,218 @@
-"""The notebooks: a quick run of each, and what is committed against VARIANTS and results/."""
+"""The notebooks: a quick run of each kind, and what is committed against models.py and results/."""
 
+import inspect
 import re
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import nbformat
+import pandas as pd
 import pytest
 
-from DataPipeline import load_mnist, make_loaders
-from helpers.address import write_address
-from helpers.checkpoint import weights_digest
-from helpers.config import PROTOCOLS, TrainingConfig, set_seed
-from helpers.history import History, Interrupted
-from helpers.weights import load_weights, save_run
-from models import FINAL_AS_RUN, SETTINGS, count_parameters, identify
-from study.one_cycle import RECIPE
-from study.report import reproductions
-from study.runs import FOLDERS, histories, load_runs
-from study.tables import reproduced, reproduction
-from tests.helpers import CPU, PROJECT, bits, build, history, same_bits, without_seconds
-from TrainingHelper import fit
+from DataPipeline import make_loaders
+from helpers.checkpoint import load_weights, save_run, weights_digest
+from helpers.config import TrainingConfig
+from helpers.history import History
+from helpers.publication import beside_published
+from models import NETWORKS, Network, network_name
+from study.experiments import EXPERIMENTS
+from tests.helpers import CPU, PROJECT, bits, build, same_bits, without_seconds
+from TrainingHelper import fit, train_epoch
 
-NOTEBOOKS = {
+NOTEBOOKS = {  # by their networks
     "v1": "MNIST_Classifier_v1.ipynb",
     "v2": "MNIST_Classifier_v2.ipynb",
     "final": "MNIST_Classifier_Final.ipynb",
-    "one_cycle": "MNIST_Classifier_OneCycle.ipynb",
-    "final_as_run": "MNIST_Classifier_AsRun.ipynb",
+    "original_final": "MNIST_Classifier_Original.ipynb",
+    "original_none_bn": "MNIST_Classifier_OneCycle.ipynb",
 }
-CONFIGS = {
-    **{name: PROTOCOLS["from the page"] for name in ("v1", "v2", "final")},
-    "one_cycle": RECIPE.config(8),
-    "final_as_run": PROTOCOLS["as run"],
-}
-VARIANT_OF = {"one_cycle": RECIPE.variant, "final_as_run": FINAL_AS_RUN}
-FIGURES = {"v1": 6, "v2": 6, "final": 7, "one_cycle": 7, "final_as_run": 4}
-# Each whose cells differ from the others' by more than a network; v1 and v2 have Final's.
-KINDS = ("final", "one_cycle", "final_as_run")
-EPOCHS, IMAGES = 2, 1024  # of a quick run here
+EXPERIMENT_OF = {"original_final": "original", "original_none_bn": "recipe-8"}
+RESULTS = PROJECT / "results"
 each_notebook = pytest.mark.parametrize("name", list(NOTEBOOKS))
 
 
-def variant_of(name):
-    return VARIANT_OF.get(name, name)
-
-
-def committed(name):
+def read(name):
     return nbformat.read(PROJECT / NOTEBOOKS[name], as_version=4)
 
 
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+def sources(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def outputs(notebook):
-    return [output for cell in code_cells(notebook) for output in cell.outputs]
+def texts(notebook):
+    """Everything that the cells print or show as text."""
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
 
 
-def shown(notebook, mimetype):
-    """All outputs of a type as text; stream output counts as text/plain."""
-    for output in outputs(notebook):
-        if output.output_type == "stream" and mimetype == "text/plain":
-            yield output.text
-        elif mimetype in output.get("data", {}):
-            yield output["data"][mimetype]
-
-
-def execute(*arguments):
-    """What python -m helpers.execute printed."""
-    command = [sys.executable, "-m", "helpers.execute", *arguments]
+def run_quickly(notebook, folder, name="copy.ipynb"):
+    """A notebook, executed on a few training images for two epochs by the command."""
+    path = folder / name
+    nbformat.write(notebook, path)
+    settings = ["EPOCHS=2", "TRAIN_IMAGES=1024", f"OUT_DIR={folder}"]
+    command = [sys.executable, "-m", "helpers.notebook", path, *settings]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return nbformat.read(path, as_version=4)
 
 
-def run_quickly(source, target):
-    """A notebook, executed on a few training images for two epochs."""
-    settings = [f"EPOCHS={EPOCHS}", f"TRAIN_IMAGES={IMAGES}", f"OUT_DIR={target.parent}"]
-    execute(source, "--to", target, *settings)
-    return nbformat.read(target, as_version=4)
+# --- what is committed ----------------------------------------------------------------------------
 
 
-def guarded_files():
-    """What a quick run must leave alone, with its contents."""
-    patterns, passing = ("*.ipynb", "results/**/*"), (".pt", ".lock", ".tmp")  # a study's at work
-    paths = [path for pattern in patterns for path in PROJECT.glob(pattern)]
-    return {p: p.read_bytes() for p in paths if p.suffix not in passing and p.is_file()}
+@each_notebook
+def test_a_notebook_is_committed_as_it_was_executed(name):
+    notebook = read(name)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 5
+    assert notebook.metadata.language_info.file_extension == ".py"
+    assert inspect.getsource(train_epoch) in texts(notebook)
+
+
+@each_notebook
+def test_its_numbers_are_its_runs(name):
+    """Title, result and log against the JSON record and the table of all runs."""
+    notebook, history = read(name), History.load(RESULTS / f"{name}.json")
+    title = notebook.cells[0].source
+    assert title.splitlines()[0].endswith(f"({history.final_accuracy:.2f}%)")
+    runs = pd.read_csv(RESULTS / "runs.csv", low_memory=False)
+    experiment = EXPERIMENT_OF.get(name, "page")
+    seeds = runs[(runs.experiment == experiment) & (runs.network == name)].final
+    assert f"ten seeds end at {seeds.mean():.2f}%" in title.replace("\n", " ")
+    printed = texts(notebook)
+    for number, record in enumerate(history.epochs, 1):
+        line = rf"epoch +{number}/{len(history.epochs)} .*test loss {record['test_loss']:.4f}, +"
+        assert re.search(line + rf"{record['test_accuracy']:.2f} %", printed), number
+    config = EXPERIMENTS[experiment].config
+    assert history.config == asdict(replace(config, seed=42)) and history.train_images == 60_000
+    assert f"test images {history.final_accuracy:.2f}%" in printed
+
+
+@each_notebook
+def test_its_network_is_written_out_as_models_has_it_and_its_weights_are_saved(name):
+    [cell] = [source for source in sources(read(name)) if "model = Network(" in source]
+    [imports] = [source for source in sources(read(name)) if "from torch.nn import" in source]
+    names = {"config": TrainingConfig()}
+    exec(f"{imports}\n{cell}", names)
+    assert network_name(names["model"]) == name
+    assert same_bits(bits(names["model"]), bits(build(name)))  # seeded alike
+    assert f"{names['parameters']:,} parameters" in texts(read(name))
+    weights = load_weights(RESULTS / f"{name}.safetensors")
+    assert weights_digest(weights) == History.load(RESULTS / f"{name}.json").weights
+
+
+def test_v2_is_v1_with_two_items_struck_out():
+    [v1], [v2] = ([s for s in sources(read(n)) if "model = Network(" in s] for n in ("v1", "v2"))
+    blocks = [line for line in v1.splitlines() if re.match(r" +block[34]", line)]
+    for line in blocks:
+        v1 = v1.replace(line, line.replace(", Dropout2d(0.1)", ""))
+    assert len(blocks) == 2 and v1 == v2
+
+
+# --- quick runs -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def quick(mnist, tmp_path_factory):
-    """A quick run of every kind of notebook, two at a time."""
+    """A quick run of each kind of notebook, and of Final with a stranger's network."""
     folder = tmp_path_factory.mktemp("quick")
-    before = guarded_files()
+    kinds = {name: read(name) for name in ("final", "original_final", "original_none_bn")}
+    own = kinds["own"] = read("final")
+    [cell] = [cell for cell in own.cells if "model = Network(" in cell.source]
+    cell.source += "\nmodel = MyNet()\nparameters = count_parameters(model)"
+    cell.source = f"from torch import nn\n\n\n{OWN}\n\n{cell.source}"
+    before = {p: p.read_bytes() for p in RESULTS.glob("*.*") if p.is_file()}
     with ThreadPoolExecutor(2) as pool:
-        files = [NOTEBOOKS[name] for name in KINDS]
-        runs = pool.map(lambda file: run_quickly(PROJECT / file, folder / file), files)
-        notebooks = dict(zip(KINDS, runs, strict=True))
-    assert guarded_files() == before
+        done = pool.map(lambda name: run_quickly(kinds[name], folder, f"{name}.ipynb"), kinds)
+        notebooks = dict(zip(kinds, done, strict=True))
+    assert {p: p.read_bytes() for p in RESULTS.glob("*.*") if p.is_file()} == before
     return folder, notebooks
 
 
+OWN = """class MyNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 5, stride=2)
+        self.out = nn.Linear(4 * 12 * 12, 10)
+
+    def forward(self, x):
+        return self.out(self.conv(x).relu().flatten(1))"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
-def test_a_quick_run_leaves_its_history_where_it_was_told_and_claims_nothing(quick, name):
+@pytest.mark.parametrize("name", ["final", "original_final", "original_none_bn", "own"])
+def test_a_quick_run_saves_its_history_and_compares_it_with_nothing(quick, name):
     folder, notebooks = quick
-    history = History.load(folder / f"{name}.json")
-    assert history.variant == variant_of(name) and history.seed == 42
-    assert history.status == "finished" and len(history.epochs) == EPOCHS
-    check_outputs(name, notebooks[name], history)
-    told = "".join(shown(notebooks[name], "text/plain"))
-    told += "".join(shown(notebooks[name], "text/markdown"))
-    assert "A quick run is compared with nothing" in told and "standard errors" not in told
+    network = "MyNet" if name == "own" else name
+    history = History.load(folder / f"{network}.json")
+    assert (history.network, history.status, len(history.epochs)) == (network, "finished", 2)
+    assert (folder / f"{network}.safetensors").exists()
+    assert not (folder / f"{network}.pt").exists()
+    printed = texts(notebooks[name])
+    assert "this run" in printed and "mean of" not in printed and "the page " not in printed
+    assert f"{history.final_accuracy:.2f}" in printed
 
 
 @pytest.mark.slow
-def test_run_all_trains_again_after_a_finished_run_and_resumes_after_a_crash(quick):
+def test_run_all_resumes_after_a_crash(quick, mnist):
     folder, _ = quick
-    assert not (folder / "final.pt").exists()
     expected = History.load(folder / "final.json")
 
-    def crash(history):
+    def crash(_):
         raise KeyboardInterrupt
 
-    config = TrainingConfig(epochs=EPOCHS)
-    loaders = make_loaders(load_mnist(PROJECT / "data").first(IMAGES), config, num_workers=0)
+    config = TrainingConfig(epochs=2)
+    loaders = make_loaders(mnist.subset(1024), config, num_workers=0)
     broken = fit(build(), *loaders, config, CPU, folder / "final.pt", progress=crash)
-    with pytest.raises(Interrupted, match="with 1 of 2 epochs complete") as stop:
-        broken.complete()
-    assert stop.value._render_traceback_() == [str(stop.value)]
-    again, path = committed("final"), folder / "again.ipynb"
-    again.cells = again.cells[: 1 + again.cells.index(save_cell(again))]
-    nbformat.write(again, path)
-    printed = "".join(shown(run_quickly(path, path), "text/plain"))
-    assert "final.pt holds this run up to epoch 1: it resumes with 2" in printed
+    assert broken.status == "interrupted"
+    notebook = read("final")
+    [last] = [n for n, cell in enumerate(notebook.cells) if "save_run(model" in cell.source]
+    notebook.cells = notebook.cells[: last + 1]
+    assert "final.pt holds this run up to epoch 1" in texts(run_quickly(notebook, folder))
     assert without_seconds(History.load(folder / "final.json")) == without_seconds(expected)
-    assert not (folder / "final.pt").exists()
 
 
-def save_cell(notebook):
-    """The one that keeps the run."""
-    [cell] = [cell for cell in code_cells(notebook) if cell.source.startswith("save_run(")]
-    return cell
+# --- saving and comparing -------------------------------------------------------------------------
 
 
-def cell_with(name, text):
-    [source] = [cell.source for cell in code_cells(committed(name)) if text in cell.source]
-    return source
+def test_results_are_for_complete_runs_on_mnist_by_the_same_config(small, tmp_path, monkeypatch):
+    config = TrainingConfig(epochs=1)
+    model = build()
+    history = fit(model, *make_loaders(small, config), config, CPU, progress=False)
+    before = (RESULTS / "final.json").read_bytes(), (RESULTS / "final.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"final\.json is for a complete run on all of MNIST"):
+        save_run(model, history, RESULTS)
+    assert before == tuple(
+        (RESULTS / f"final.{kind}").read_bytes() for kind in ("json", "safetensors")
+    )
+    path = save_run(model, history, tmp_path)
+    assert path == tmp_path / "final.json" and History.load(path) == history
+    assert same_bits(bits(load_weights(tmp_path / "final.safetensors")), bits(model))
+    with pytest.raises(ValueError, match="not the weights that the run of final ended with"):
+        save_run(build(seed=1), history, tmp_path)
 
 
-@each_notebook
-def test_the_network_that_a_notebook_writes_out_is_its_variants(name):
-    """Layer by layer, and bit by bit."""
-    namespace = {"config": CONFIGS[name], "set_seed": set_seed}
-    layers = "from torch.nn import *\nfrom functools import partial\nfrom models import *\n"
-    exec(layers + cell_with(name, "model = Network("), namespace)
-    setting = CONFIGS[name].setting
-    model, expected = namespace["model"], build(variant_of(name), setting=setting)
-    for (place, layer), (there, other) in zip(
-        model.named_modules(), expected.named_modules(), strict=True
+def test_a_run_stands_beside_the_page_its_log_and_the_means_of_ten_only_if_it_is_one_of_them():
+    history = History.load(RESULTS / "v1.json")
+    table = beside_published(history, 17_938, RESULTS / "runs.csv")
+    assert list(table.columns) == ["the page", "its log", "this run", "mean of 10 runs"]
+    final = table.loc["final test accuracy, %"].tolist()
+    assert final == ["99.36", "99.34", f"{history.final_accuracy:.2f}", "99.18"]
+    for other in (
+        replace(history, network="MyNet"),
+        replace(history, train_images=8192),
+        replace(history, config=history.config | {"learning_rate": 0.01}),
     ):
-        assert (place, repr(layer)) == (there, repr(other)), f"the layer {place} is not the same"
-    assert identify(model) == (setting, variant_of(name))
-    assert same_bits(bits(model), bits(expected))
+        table = beside_published(other, 17_938, RESULTS / "runs.csv")
+        assert list(table.columns) == ["this run"]
+    recipe = History.load(RESULTS / "original_none_bn.json")
+    assert "mean of 10 runs" in beside_published(recipe, 18_278, RESULTS / "runs.csv")
 
 
-def test_v2_is_v1_with_two_items_struck_out():
-    lines = [cell_with(name, "model = Network(").splitlines() for name in ("v1", "v2")]
-    changed = [(a, b) for a, b in zip(*lines, strict=True) if a != b]
-    assert [a.replace(", Dropout2d(0.1)", "") for a, _ in changed] == [b for _, b in changed]
-    assert len(changed) == 2
-
-
-@pytest.mark.parametrize("name", ["v2", "final"])
-def test_the_three_notebooks_differ_in_their_network_and_its_name_only(name):
-    """And Final ends in a picture that it reads."""
-
-    def rest(of):
-        cells = [cell.source for cell in code_cells(committed(of))]
-        cells.remove(cell_with(of, "model = Network("))
-        if of == "final":
-            cells.remove(cell_with(of, "from predict import"))
-        text = "\n".join(cells).replace("from functools import partial\n", "")
-        return re.sub(rf"\b{of}\b", "v1", text)
-
-    assert rest(name) == rest("v1")
-
-
-@each_notebook
-def test_a_run_is_saved_by_what_was_run_and_not_by_what_is_asked(name, tmp_path):
-    setting = CONFIGS[name].setting
-    model = build(variant_of(name), setting=setting)
-    short = history([98.0], variant_of(name), config={"setting": setting, "epochs": 1})
-    short.weights, short.train_images = weights_digest(model), 320
-    cell, before = save_cell(committed(name)).source, guarded_files()
-    known = {"Path": Path, "PROTOCOLS": PROTOCOLS, "RECIPE": RECIPE, "save_run": save_run}
-    known |= {"TrainingConfig": TrainingConfig, "model": model, "history": short}
-    with pytest.raises(
-        ValueError, match=r"results/ is for .*; this one had 1 epochs on 320 images"
-    ):
-        exec(cell, known | {"OUT_DIR": PROJECT / "results"})
-    assert guarded_files() == before
-    exec(cell, known | {"OUT_DIR": tmp_path})
-    names = {f"{name}.json", f"{name}.safetensors"}
-    assert {path.name for path in tmp_path.iterdir()} == names
-
-
-@pytest.mark.slow
-def test_cells_in_another_order_keep_results_clean_and_say_why(mnist, tmp_path):
-    """A quick run, then the parameters of a full one, then save, twice."""
-    notebook = committed("v1")
-    cells = code_cells(notebook)
-    [fits] = [i for i, cell in enumerate(cells) if "history = fit(" in cell.source]
-    save = save_cell(notebook).source
-    summary = next(cell.source for cell in cells if cell.source.startswith("summary("))
-    cells[1].source = f'EPOCHS, TRAIN_IMAGES, OUT_DIR = 1, 320, "{tmp_path}"'
-    tries = [
-        summary,
-        f'OUT_DIR = "results"\ntry:\n    {save}\nexcept ValueError as error:\n    print(error)',
-        f'OUT_DIR = "{tmp_path}"\n{save}\n{save}',
-        f"history = history\n{save}",
-    ]
-    notebook.cells = cells[: fits + 1] + [nbformat.v4.new_code_cell(text) for text in tries]
-    nbformat.write(notebook, tmp_path / "mixed.ipynb")
-    before = guarded_files()
-    printed = execute(tmp_path / "mixed.ipynb")
-    assert "results/ is for complete runs by the protocol; this one had 1 epochs" in printed
-    assert guarded_files() == before
-    assert len(History.load(tmp_path / "v1.json").epochs) == 1
-
-
-@pytest.mark.slow
-def test_a_notebook_alone_fetches_its_project_or_says_what_to_do(mnist, tmp_path):
-    """From a clone of the last commit, into a folder that holds the notebook and nothing else."""
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    notebook = committed("v1")
-    notebook.cells = code_cells(notebook)[:3]  # set-up, parameters, imports
-    setup = notebook.cells[0]
-    assert setup.source.startswith('REPOSITORY = "')
-
-    def run(repository):
-        setup.source = re.sub('^REPOSITORY = ".*"', f'REPOSITORY = "{repository}"', setup.source)
-        nbformat.write(notebook, alone / "v1.ipynb")
-        code = f"from helpers.execute import execute; import os; os.chdir({str(alone)!r}); "
-        code += "execute('v1.ipynb', 'out.ipynb', {})"
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-
-    said = run("")
-    assert said.returncode != 0 and "Set REPOSITORY to the project's address" in said.stderr
-    aside = (".venv*", "data", "build", "__pycache__", ".*_cache")
-    shutil.copytree(PROJECT, tmp_path / "clone", ignore=shutil.ignore_patterns(*aside))
-    for _ in range(2):  # and again, where the clone is there already
-        done = run(tmp_path / "clone")
-        assert done.returncode == 0, done.stderr
-    assert (alone / "mnist-study" / "TrainingHelper.py").exists()
-
-
-def check_outputs(name, notebook, history):
-    """Executed from top to bottom without an error, and fit to be read on GitHub."""
-    cells = code_cells(notebook)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    found = outputs(notebook)
-    assert {output.output_type for output in found} == {"stream", "display_data", "execute_result"}
-    assert all(output.name == "stdout" for output in found if output.output_type == "stream")
-    types = {key for output in found for key in output.get("data", {})}
-    assert types <= {"text/plain", "text/markdown", "text/html", "image/png"}
-    assert "widgets" not in notebook.metadata
-    assert len(list(shown(notebook, "image/png"))) == FIGURES[name]
-    printed = "\n".join(shown(notebook, "text/plain"))
-    assert "\r" not in printed and "\x1b" not in printed and len(printed.splitlines()) < 150
-
-    total = history.config["epochs"]
-    assert re.findall(r"^epoch .* s$", printed, re.MULTILINE) == [
-        f"epoch {epoch:2}/{total}  train loss {r['train_loss']:.4f}, {r['train_accuracy']:5.2f} %  "
-        f"test loss {r['test_loss']:.4f}, {r['test_accuracy']:5.2f} %  "
-        f"lr {r['learning_rate']:.0e}  {r['seconds']:.1f} s"
-        for epoch, r in enumerate(history.epochs, 1)
-    ]
-
-
-@each_notebook
-def test_committed_notebooks_are_executed_and_show_what_results_hold(name):
-    notebook = committed(name)
-    history = History.load(PROJECT / "results" / f"{name}.json")
-    check_outputs(name, notebook, history)
-    tables, told = list(shown(notebook, "text/html")), list(shown(notebook, "text/markdown"))
-    if name == "one_cycle":
-        assert f"after 8 epochs at {history.final_accuracy:.2f} %" in told[-1]
-        return
-    variant = SETTINGS[history.setting][history.variant]
-    published, parameters = variant.published, count_parameters(variant.network())
-    assert history.beside(published, parameters)._repr_html_() == tables[-1]
-    runs = load_runs(PROJECT / FOLDERS[history.setting])
-    others = histories(runs, history.variant)
-    expected = [history.conclusion(published.log, 10_000, others)]
-    if name == "final_as_run":
-        held = reproductions(runs)
-        expected.append(f"{reproduction(held)}\n\n{reproduced(held)}")
-    assert told == expected and len(others) == 10
-
-
-@each_notebook
-def test_committed_results_are_whole_runs_by_their_protocol_as_good_as_asked(name):
-    history = History.load(PROJECT / "results" / f"{name}.json")
-    assert history.variant == variant_of(name) and history.follows(CONFIGS[name])
-    assert (len(history.epochs) == CONFIGS[name].epochs) == (history.status == "finished")
-    assert history.environment["torch"] == "2.8.0"
-    assert weights_digest(load_weights(PROJECT / f"results/{name}.safetensors")) == history.weights
-    least = {"v1": 99.1, "v2": 99.1, "final": 99.4, "one_cycle": 99.3, "final_as_run": 99.4}
-    assert history.final_accuracy >= least[name]
-
-
-@each_notebook
-def test_committed_notebooks_ask_for_the_full_run_and_carry_nothing_of_the_machine(name):
-    assert (PROJECT / NOTEBOOKS[name]).stat().st_size < 1_000_000
-    notebook = committed(name)
-    [cell] = [c for c in code_cells(notebook) if "parameters" in c.metadata.get("tags", [])]
-    full = f'EPOCHS = {CONFIGS[name].epochs}\nTRAIN_IMAGES = 60_000\nOUT_DIR = "results"'
-    assert cell.source == full
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    assert notebook.metadata == {"kernelspec": kernel}
-    assert all(cell.metadata.keys() <= {"tags"} for cell in notebook.cells)
-    for text in [cell.source for cell in notebook.cells] + list(shown(notebook, "text/plain")):
-        assert not re.search(r"/(home|root|tmp|work|Users)/|[A-Z]:\\", text)
-
-
-def test_every_notebook_sets_itself_up_alike_and_has_its_badge():
-    setups = {code_cells(committed(name))[0].source for name in NOTEBOOKS}
-    assert len(setups) == 1
-    [address] = re.findall('^REPOSITORY = "(.*?)"', *setups)
-    name = address.removeprefix("https://github.com/") or "OWNER/REPOSITORY"
-    for file in NOTEBOOKS.values():
-        first = nbformat.read(PROJECT / file, as_version=4).cells[0].source
-        assert f"colab.research.google.com/github/{name}/blob/main/{file})" in first
-
-
-def test_one_command_writes_the_repositorys_address_everywhere(tmp_path):
-    for file in ["README.md", *NOTEBOOKS.values()]:
-        shutil.copy(PROJECT / file, tmp_path)
-    for name in ("someone/mnist-study", "another/one"):  # it may move
-        assert len(write_address(tmp_path, name)) == 1 + len(NOTEBOOKS)
-        assert write_address(tmp_path, name) == []
-    readme = (tmp_path / "README.md").read_text()
-    assert "git clone https://github.com/another/one mnist-study" in readme
-    assert 'torch.hub.load("another/one", "final")' in readme and "REPOSITORY" not in readme
-    for file in NOTEBOOKS.values():
-        first, *_, setup = nbformat.read(tmp_path / file, as_version=4).cells[:3]
-        assert f"colab.research.google.com/github/another/one/blob/main/{file})" in first.source
-        assert setup.source.startswith('REPOSITORY = "https://github.com/another/one"  #')
-    with pytest.raises(ValueError, match="is no repository; expected OWNER/NAME"):
-        write_address(tmp_path, "https://github.com/another/one")
+def test_a_network_of_other_layers_has_no_name_of_ours():
+    assert network_name(Network(head=[])) == "Network"
+    assert len(NETWORKS) == 20

@@ -1,0 +1,56 @@
+"""What is trained: an experiment is networks, a config and seeds; its runs are files in a folder.
+
+python -m study run NAME trains what is missing of an experiment. Finished experiments whose code is
+gone (the pilot, the recipe's rounds, its teachers) are folders of results/ and rows of the tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from helpers.config import TrainingConfig
+from models import ORIGINAL, PAGE
+
+RESULTS = Path("results")
+SEEDS = tuple(range(47, 57))  # 42 to 46 were the pilot's
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Each network is trained by the config with each seed, on all 60,000 training images.
+
+    networks: names in models.NETWORKS.
+    config: its seed does not matter.
+    folder: of the runs, NETWORK-SEED.json and the weights beside it.
+    """
+
+    networks: tuple[str, ...]
+    config: TrainingConfig
+    folder: Path
+    seeds: tuple[int, ...] = SEEDS
+
+
+# The one-cycle recipe: docs/recipe.md says how it was chosen. Nothing stops a run early.
+RECIPE = TrainingConfig(batch_size=64, learning_rate=0.005, schedule="one-cycle")
+RECIPE_EPOCHS = (6, 8, 10, 20)
+
+EXPERIMENTS = {
+    "page": Experiment(tuple(PAGE), TrainingConfig(), RESULTS / "runs"),
+    "original": Experiment(
+        tuple(ORIGINAL),
+        TrainingConfig(monitor="test_accuracy", augmentation="original"),
+        RESULTS / "as_run",
+    ),
+    **{
+        f"recipe-{epochs}": Experiment(
+            ("original_none_bn",),
+            replace(RECIPE, epochs=epochs, patience=epochs),
+            RESULTS / "recipe" / f"{epochs}",
+        )
+        for epochs in RECIPE_EPOCHS
+    },
+    "recipe-half": Experiment(
+        ("half",), replace(RECIPE, epochs=15, patience=15), RESULTS / "recipe" / "half"
+    ),
+}

@@ -1,0 +1,301 @@
+"""Runs that are killed, interrupted or out of room end as ones left alone; others are refused."""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, lr_scheduler
+
+import DataPipeline
+import TrainingHelper
+from DataPipeline import MNIST, make_loaders
+from helpers.checkpoint import code_digest, load_checkpoint, weights_digest
+from tests.helpers import CPU, PROJECT, build, full_disk, no_rights, without_seconds
+from TrainingHelper import TrainingConfig, fit
+
+pytestmark = pytest.mark.filterwarnings("error:the checkpoint")  # but where one is expected
+CONFIG = TrainingConfig(epochs=3, step_size=1)
+
+
+class Batches:
+    """A loader of one's own: batches of noise, the same in every epoch."""
+
+    def __init__(self, count=2, data=0, hint=None):
+        noise, labels = torch.Generator().manual_seed(data), torch.arange(4)
+        self.batches = [(torch.randn(4, 1, 28, 28, generator=noise), labels) for _ in range(count)]
+        self.checksum, self.hint, self.at_start = f"noise {data}", hint, lambda epoch: None
+
+    def __length_hint__(self):
+        return len(self.batches) if self.hint is None else self.hint
+
+    def set_epoch(self, epoch):
+        self.at_start(epoch)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def tiny_run(config=CONFIG, activation=nn.ReLU, **loader):
+    """What fit takes for a run of some milliseconds: model, loaders, config."""
+    torch.manual_seed(config.seed)
+    layers = nn.Conv2d(1, 2, 7, stride=7), nn.BatchNorm2d(2), activation(), nn.Dropout(0.2)
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 10))
+    return model, Batches(**loader), Batches(), config
+
+
+def train(run, checkpoint, progress=False, **options):
+    """The history that fit returns, without seconds; it must be the model's."""
+    history = fit(*run, CPU, checkpoint, progress, **options)
+    assert history.weights == (weights_digest(run[0]) if history.epochs else None)
+    return asdict(history) | {"epochs": without_seconds(history)}
+
+
+def left_alone(run, checkpoint, **options):
+    """Train undisturbed: the checkpoint's bytes after 0, 1, ... epochs; the history."""
+    files = []
+    run[1].at_start = lambda epoch: files.append(checkpoint.read_bytes())
+    history = train(run, checkpoint, **options)
+    return [*files, checkpoint.read_bytes()], history
+
+
+def refused(run, checkpoint, reason, error=ValueError, **options):
+    """Assert that fit refuses the checkpoint, and changes neither it nor the network."""
+    before = checkpoint.read_bytes(), weights_digest(run[0])
+    with pytest.raises(error, match=reason) as caught:
+        train(run, checkpoint, **options)
+    assert str(checkpoint) in str(caught.value)
+    assert before == (checkpoint.read_bytes(), weights_digest(run[0]))
+
+
+def own_sgd(model):
+    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    cycle = lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=6, cycle_momentum=True)
+    return {"optimizer": optimizer, "scheduler": cycle, "interval": "step"}
+
+
+def own_cosine(model):
+    optimizer = SGD(model.parameters(), lr=0.01)
+    return {"optimizer": optimizer, "scheduler": lr_scheduler.CosineAnnealingLR(optimizer, 3)}
+
+
+ONE_CYCLE = {"config": replace(CONFIG, schedule="one-cycle")}
+RUNS = [(None, {}), (None, {"hint": 0}), (None, ONE_CYCLE), (own_sgd, {}), (own_cosine, {})]
+
+
+@pytest.mark.parametrize(("own", "options"), RUNS)
+def test_a_run_resumes_from_each_of_its_epochs_to_the_same_end(own, options, tmp_path):
+    def new_run():
+        run = tiny_run(**options)
+        return {"run": run, "checkpoint": tmp_path / "run.ckpt", **(own(run[0]) if own else {})}
+
+    files, expected = left_alone(**new_run())
+    rates = [record["learning_rate"] for record in expected["epochs"]]
+    assert len(files) == CONFIG.epochs + 1 and len(set(rates)) == len(rates)
+    for content in files:
+        (tmp_path / "run.ckpt").write_bytes(content)
+        assert train(**new_run()) == expected
+
+
+def long_run(checkpoint):
+    """A run of a second, with threads that prepare its batches in many chunks."""
+    DataPipeline.TRAIN_CHUNK, noise = 64, torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (700, 1, 28, 28), dtype=torch.uint8, generator=noise)
+    data = MNIST(images, torch.arange(700) % 10, images[:50], torch.arange(50) % 10)
+    run = (build("final"), *make_loaders(data, CONFIG, CPU, num_workers=2), CONFIG)
+    print("ready", flush=True)
+    return train(run, checkpoint)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_as_one_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(DataPipeline, "TRAIN_CHUNK", None)  # long_run sets it
+    started, kills = time.perf_counter(), 0
+    expected = long_run(tmp_path / "left alone")
+    seconds = time.perf_counter() - started
+    code = "import json, sys, tests.test_resume as t; print(json.dumps(t.long_run(sys.argv[1])))"
+    command = [sys.executable, "-W", "error:the checkpoint", "-c", code, tmp_path / "run.ckpt"]
+    for moment in (random.uniform(0, seconds / 2), random.uniform(0, seconds / 2), 300):
+        with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                printed, _ = process.communicate(timeout=moment)
+            kills += process.poll() is None
+            process.kill()  # by SIGKILL
+    assert kills and json.loads(printed) == expected
+
+
+FAULTS = [
+    ("batch", 2, 0, KeyboardInterrupt),
+    ("batch", 11, 2, KeyboardInterrupt),  # an epoch has two training and two test batches
+    ("digest", 2, 1, KeyboardInterrupt),  # of the weights, while fit writes the history
+    ("callback", 1, 1, KeyboardInterrupt),
+    ("callback", 3, 3, KeyboardInterrupt),
+    ("batch", 7, 1, ZeroDivisionError),
+    *(("batch", call, 1, FloatingPointError) for call in (5, 6, 8)),
+]
+
+
+@pytest.mark.parametrize(("place", "call", "epochs", "error"), FAULTS)
+def test_what_breaks_a_run_off_costs_one_epoch_at_most(
+    place, call, epochs, error, tmp_path, monkeypatch
+):
+    _, expected = left_alone(tiny_run(), tmp_path / "left alone")
+    run, checkpoint, calls = tiny_run(), tmp_path / "run.ckpt", itertools.count(1)
+
+    def strike(model, *_):
+        if next(calls) == call:
+            if error is not FloatingPointError:
+                raise error
+            model[-1].bias.data.fill_(math.inf)  # no loss is finite then
+        return weights_digest(model) if place == "digest" else None
+
+    if place == "batch":
+        run[0].register_forward_pre_hook(strike)
+    elif place == "digest":
+        monkeypatch.setattr(TrainingHelper, "weights_digest", strike)
+    with contextlib.nullcontext() if error is KeyboardInterrupt else pytest.raises(error):
+        history = train(run, checkpoint, strike if place == "callback" else False)
+        assert history["status"] == ("finished" if epochs == CONFIG.epochs else "interrupted")
+        assert history["epochs"] == expected["epochs"][:epochs]
+    kept = load_checkpoint(checkpoint)
+    assert len(kept["history"]["epochs"]) == epochs
+    assert all(torch.equal(kept["model"][k], v) for k, v in run[0].state_dict().items())
+    assert train(run, checkpoint) == expected
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(tmp_path, monkeypatch):
+    checkpoint, another = tmp_path / "run.ckpt", "belongs to another run: its "
+    left_alone(tiny_run(), checkpoint)
+    refused(tiny_run(activation=nn.Tanh), checkpoint, another + "network differs")
+    refused(tiny_run(replace(CONFIG, epochs=4)), checkpoint, another + "config differs")
+    refused(tiny_run(data=1), checkpoint, another + "data differs")
+    refused(tiny_run(count=1), checkpoint, another + "data differs")
+    run = tiny_run()
+    refused(run, checkpoint, another + "optimizer and scheduler differ", **own_cosine(run[0]))
+    monkeypatch.setattr(TrainingHelper, "code_digest", lambda: "of another version")
+    refused(run, checkpoint, another + "code differs")
+    core = [PROJECT / f"{name}.py" for name in ("models", "DataPipeline", "TrainingHelper")]
+    assert code_digest() == hashlib.sha256(b"".join(p.read_bytes() for p in core)).hexdigest()
+    checkpoint.unlink()
+    left_alone(run := tiny_run(), checkpoint, **own_cosine(run[0]))
+    own = own_cosine((run := tiny_run())[0])
+    own["scheduler"] = lr_scheduler.CosineAnnealingLR(own["optimizer"], 4)
+    refused(run, checkpoint, another + "scheduler differs", **own)
+
+
+def damaged(content):
+    """Bad copies: flipped bytes, a quarter of them in the digest; cut; lengthened; replaced."""
+    for number in range(40):
+        offset = random.randrange(65 if number % 4 == 0 else len(content))
+        flipped = bytes([content[offset] ^ random.randint(1, 255)])
+        yield content[:offset] + flipped + content[offset + 1 :]
+    yield from (content[:size] for size in (0, 1, 64, 65, 66, len(content) // 2, -1))
+    yield from (content + b"\0", bytes(len(content)), b"<!DOCTYPE html>\n<html>404 Not Found")
+
+
+def test_a_damaged_checkpoint_is_noticed_before_unpickling_and_set_aside(tmp_path, monkeypatch):
+    checkpoint, aside = tmp_path / "run.ckpt", tmp_path / "run.ckpt.damaged"
+    files, expected = left_alone(tiny_run(), checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpickled"))
+        for content in damaged(files[1]):
+            checkpoint.write_bytes(content)
+            with pytest.warns(match=r"is damaged .* kept as run\.ckpt\.damaged"):
+                assert load_checkpoint(checkpoint) is None
+            assert aside.read_bytes() == content and not checkpoint.exists()
+            aside.unlink()
+    checkpoint.symlink_to(tmp_path / "target")
+    (tmp_path / "target").write_bytes(b"damaged")
+    (tmp_path / "target.damaged").write_bytes(b"precious")
+    with pytest.warns(match=r"target\.damaged-2, and training starts from the beginning"):
+        assert train(tiny_run(), checkpoint) == expected
+    assert checkpoint.is_symlink() and (tmp_path / "target.damaged").read_bytes() == b"precious"
+    assert (tmp_path / "target.damaged-2").read_bytes() == b"damaged"
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path):
+    marker, checkpoint = tmp_path / "owned", tmp_path / "run.ckpt"
+    Evil.folder = str(marker)
+    torch.save(Evil(), evil := io.BytesIO())
+    torch.save({}, other := io.BytesIO())
+    for payload in (evil.getvalue(), other.getvalue(), pickle.dumps(Evil(), 2), b"{}", b""):
+        checkpoint.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+        refused(tiny_run(), checkpoint, "is no checkpoint of this project")
+    assert not marker.exists()
+    torch.load(io.BytesIO(evil.getvalue()), weights_only=False)
+    assert marker.exists(), "the payload was harmless: this test tested nothing"
+
+
+def test_a_checkpoint_from_another_environment_resumes_with_a_warning(tmp_path, monkeypatch):
+    files, expected = left_alone(tiny_run(), tmp_path / "run.ckpt")
+    ours = expected["environment"] | {"threads": 64}
+    monkeypatch.setattr(TrainingHelper, "environment", lambda _: ours)
+    assert train(tiny_run(), tmp_path / "run.ckpt") == expected  # it was finished there
+    (tmp_path / "run.ckpt").write_bytes(files[2])
+    with pytest.warns(match=r"another environment \(threads\): training resumes"):
+        history = train(tiny_run(), tmp_path / "run.ckpt")
+    assert history == expected | {"environment": ours}
+
+
+def test_a_finished_run_is_loaded_and_not_trained_again(tmp_path, monkeypatch, capsys):
+    files, expected = left_alone(tiny_run(), tmp_path / "run.ckpt")
+    monkeypatch.delattr(Batches, "__iter__")  # no loader can be read
+    assert train(tiny_run(), tmp_path / "run.ckpt", progress=True) == expected
+    assert (tmp_path / "run.ckpt").read_bytes() == files[-1]
+    assert "its weights are loaded, nothing is trained" in capsys.readouterr().out
+
+
+def test_a_full_disk_costs_no_epoch_that_was_kept(tmp_path):
+    files, expected = left_alone(tiny_run(), tmp_path / "left alone")
+    checkpoint, run = tmp_path / "below" / "run.ckpt", tiny_run()
+    with contextlib.ExitStack() as disk, pytest.raises(OSError, match=f"cannot write {checkpoint}"):
+        run[1].at_start = lambda epoch: epoch == 2 and disk.enter_context(full_disk())
+        train(run, checkpoint)
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    assert checkpoint.stat().st_size == len(files[1]) > 4096
+    run[1].at_start = lambda epoch: None
+    assert len(load_checkpoint(checkpoint)["history"]["epochs"]) == 1
+    assert train(run, checkpoint) == expected
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_training(public_folder):
+    run, (none, damaged) = tiny_run(), [public_folder / name for name in ("none", "damaged")]
+    run[1].at_start = lambda epoch: pytest.fail("it trained")
+    damaged.write_bytes(b"damaged")
+    public_folder.chmod(0o555)
+    with no_rights(), pytest.raises(OSError, match=f"cannot write {none}"):
+        train(run, none)
+    with no_rights():
+        refused(run, damaged, "is damaged and cannot be renamed", OSError)
+
+
+def test_what_is_no_file_or_has_unknown_data_gets_no_checkpoint(tmp_path):
+    os.mkfifo(fifo := tmp_path / "fifo")
+    for path in (fifo, tmp_path):
+        with pytest.raises(OSError, match=f"cannot read {path}: it is no regular file"):
+            train(tiny_run(), path)
+    run = tiny_run()
+    del run[2].checksum
+    with pytest.raises(ValueError, match="no attribute checksum"):
+        train(run, tmp_path / "run.ckpt")
+    assert list(tmp_path.iterdir()) == [fifo] and fifo.is_fifo()
