@@ -15,6 +15,7 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.config import TrainingConfig, derive_seed
 from helpers.mnist_files import MNIST, load_mnist
@@ -54,12 +55,9 @@ AUGMENTATIONS = {
 def augment(
     images: torch.Tensor, seed: int, augmentation: Augmentation = AUGMENTATIONS["page"]
 ) -> torch.Tensor:
-    """Rotate, shift, scale, shear and jitter each image at random.
+    """Rotate, shift, scale, shear and jitter each image at random, by the seed alone.
 
-    images: uint8 [N, 1, 28, 28], on any device.
-    seed: with images and augmentation all that the result depends on; of a generator of its own.
-
-    Returns float32 [N, 1, 28, 28] in [0, 1].
+    images: uint8 [N, 1, 28, 28], on any device. Returns float32 [N, 1, 28, 28] in [0, 1].
     """
     a, n = augmentation, len(images)
     generator = torch.Generator().manual_seed(seed)
@@ -67,25 +65,20 @@ def augment(
     def draw(low: float, high: float) -> torch.Tensor:
         return torch.empty(n).uniform_(low, high, generator=generator)
 
-    side = IMAGE_SHAPE[-1]
-    angle = draw(-a.rotation, a.rotation)
-    shift_x, shift_y = (draw(-a.shift * side, a.shift * side) for _ in range(2))
+    angle, furthest = draw(-a.rotation, a.rotation), a.shift * IMAGE_SHAPE[-1]
+    shift_x, shift_y = (draw(-furthest, furthest) for _ in range(2))
     if a.whole_pixels:
         shift_x, shift_y = shift_x.round(), shift_y.round()
     scale, shear = draw(*a.scale), draw(-a.shear, a.shear)
     brightness, contrast = (draw(1 - a.jitter, 1 + a.jitter) for _ in range(2))
     brightness_first = draw(0, 1) < 0.5
 
-    pixels = images.float()
-    pixels = rotate(pixels, angle, a.resampling)
+    pixels = rotate(images.float(), angle, a.resampling)
     pixels = affine(pixels, shift_x, shift_y, scale, shear, a.resampling)
-    one = torch.ones(n)
     # Contrast, and brightness before or after it: the other time its factor is 1.
-    for factor, average in (
-        (torch.where(brightness_first, brightness, one), False),
-        (contrast, True),
-        (torch.where(brightness_first, one, brightness), False),
-    ):
+    before = torch.where(brightness_first, brightness, 1.0)
+    after = torch.where(brightness_first, 1.0, brightness)
+    for factor, average in ((before, False), (contrast, True), (after, False)):
         pixels = blend(pixels, factor, average, a.eight_bit)
     return pixels / 255
 
@@ -93,10 +86,17 @@ def augment(
 Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # of a matrix per image, float32 [N] each
 
 
-def rotate(pixels: torch.Tensor, angle: torch.Tensor, resampling: str) -> torch.Tensor:
-    """Each of float32 [N, 1, H, H] counterclockwise by its angle in degrees, float32 [N]."""
+def rotate(
+    pixels: torch.Tensor,
+    angle: torch.Tensor,
+    resampling: str,
+    shift_x: torch.Tensor | float = 0.0,
+    shift_y: torch.Tensor | float = 0.0,
+) -> torch.Tensor:
+    """Each of float32 [N, 1, H, H] turned counterclockwise (degrees), then shifted by pixels."""
     sine, cosine = angle.deg2rad().sin(), angle.deg2rad().cos()
-    return _resample(pixels, (cosine, -sine, 0 * angle), (sine, cosine, 0 * angle), resampling)
+    across = (cosine, -sine, sine * shift_y - cosine * shift_x)
+    return _resample(pixels, across, (sine, cosine, -sine * shift_x - cosine * shift_y), resampling)
 
 
 def affine(
@@ -114,10 +114,7 @@ def affine(
 
 
 def _resample(pixels: torch.Tensor, across: Row, down: Row, resampling: str) -> torch.Tensor:
-    """Square pictures, each place (x, y) sampled at (across . (x, y, 1), down . (x, y, 1)).
-
-    Coordinates are pixels from the center; outside there is black.
-    """
+    """Each place (x, y), in pixels from the center, sampled at (across, down) . (x, y, 1)."""
     side = pixels.shape[-1]
     x = torch.arange(side) + 0.5 - side / 2
     coordinates = [
@@ -131,10 +128,7 @@ def _resample(pixels: torch.Tensor, across: Row, down: Row, resampling: str) -> 
 def blend(
     pixels: torch.Tensor, factor: torch.Tensor, average: bool, eight_bit: bool
 ) -> torch.Tensor:
-    """Each of float32 [N, 1, H, W] away from black, or from its average gray, by its factor.
-
-    That is brightness, or contrast. Levels are 0 to 255; eight_bit cuts them off to whole ones.
-    """
+    """Each of float32 [N, 1, H, W], 0 to 255, times its factor around black or its average."""
     gray = pixels.mean(dim=(1, 2, 3), keepdim=True) if average else 0.0
     if average and eight_bit:
         gray = (gray + 0.5).floor()
@@ -149,22 +143,22 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 # --- loaders --------------------------------------------------------------------------------------
 
+Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 TRAIN_CHUNK = 2048  # images that are augmented at once, rounded up to whole batches
 TEST_CHUNK = 250  # with more of them the activations leave the processor's cache
 
 
-class ChunkLoader:
-    """Batches of images, which threads prepare ahead in whole chunks.
+class ChunkLoader(DataLoader):
+    """A DataLoader whose batches threads prepare ahead in whole chunks.
 
-    Iterating it gives batches of (images float32 [B, 1, 28, 28], normalized, labels int64 [B]) on
-    the device; len() counts them. What an epoch gives depends on the data, the config and the epoch
-    set by set_epoch: not on the threads or on what ran before. Without set_epoch, each iteration is
-    the next epoch.
+    A batch is (images float32 [B, 1, 28, 28], normalized, labels int64 [B]) on the device. What an
+    epoch gives depends on the data, the config and set_epoch: not on the threads or on what ran
+    before. Without set_epoch, each iteration is the next epoch.
 
     images, labels: uint8 [N, 1, 28, 28] and int64 [N].
     checksum: the SHA-256 of the data that the images are part of.
     train: whether they are augmented and shuffled, in batches of the config's size.
-    config, device, num_workers: as for make_loaders.
+    config, device, num_workers, own_augment: as for make_loaders.
     """
 
     def __init__(
@@ -176,13 +170,17 @@ class ChunkLoader:
         checksum: str,
         train: bool,
         num_workers: int = 0,
+        own_augment: Augment | None = None,
     ) -> None:
+        size = config.batch_size if train else TEST_CHUNK
+        super().__init__(TensorDataset(images, labels), size, shuffle=train)
         self.images, self.labels = images, labels
         self.config, self.device, self.checksum, self.train = config, device, checksum, train
         self.num_workers = num_workers if device.type == "cpu" else 0  # an accelerator augments
-        self.batch_size = size = config.batch_size if train else TEST_CHUNK
         self.chunk = size * math.ceil(TRAIN_CHUNK / size) if train else size
-        self.epoch = 1
+        self.own_augment, self.epoch = own_augment, 1
+        # What a run is told by; of an own function its user has to take care.
+        self.augmentation = AUGMENTATIONS.get(config.augmentation) if train else None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration gives; fit counts from 1."""
@@ -206,17 +204,17 @@ class ChunkLoader:
 
         def prepare(chunk: tuple[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             number, indices = chunk
-            images = self.images[indices].to(self.device)
+            seed, images = derive_seed(config.seed, epoch, number), self.images[indices]
             if plain:
-                images = images.float() / 255
+                images = images.to(self.device).float() / 255
+            elif self.own_augment:
+                images = self.own_augment(images, torch.Generator().manual_seed(seed))
             else:
-                seed = derive_seed(config.seed, epoch, number)
-                images = augment(images, seed, AUGMENTATIONS[config.augmentation])
-            return normalize(images), self.labels[indices].to(self.device)
+                images = augment(images.to(self.device), seed, self.augmentation)
+            return normalize(images.to(self.device)), self.labels[indices].to(self.device)
 
-        for images, labels in _ahead(prepare, enumerate(order.split(self.chunk)), self.num_workers):
-            size = self.batch_size
-            yield from zip(images.split(size), labels.split(size), strict=True)
+        for chunk in _ahead(prepare, enumerate(order.split(self.chunk)), self.num_workers):
+            yield from zip(*(tensor.split(self.batch_size) for tensor in chunk), strict=True)
 
 
 def _ahead(function: Callable, arguments: Iterable, threads: int) -> Iterator:
@@ -242,26 +240,25 @@ def make_loaders(
     config: TrainingConfig | None = None,
     device: str | torch.device = "cpu",
     num_workers: int = 2,
+    own_augment: Augment | None = None,
 ) -> tuple[ChunkLoader, ChunkLoader]:
     """The train loader (augmented, shuffled) and the test loader (in order) of data.
 
     data: what load_mnist gives, or a shorter one.
     config: gives seed, batch size and augmentation; the page's protocol unless given.
     device: where the batches are wanted.
-    num_workers: threads that augment training images ahead; 0 for none. An accelerator augments
-        them itself.
+    num_workers: threads that augment ahead; 0 for none. An accelerator augments by itself.
+    own_augment: in place of the config's augmentation, a function of images, uint8 [N, 1, 28, 28],
+        and a generator, that returns float32 [N, 1, 28, 28] in [0, 1].
 
-    Raises ValueError if data is of another kind, num_workers is negative, or there is no such
-    augmentation.
+    Raises ValueError for other data, a negative num_workers, or an unknown augmentation.
     """
     config, device = config or TrainingConfig(), torch.device(device)
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; expected 0 or more threads.")
-    if config.augmentation not in AUGMENTATIONS:
-        raise ValueError(
-            f"there is no augmentation {config.augmentation!r}; choose from "
-            f"{', '.join(AUGMENTATIONS)}, or add one to DataPipeline.AUGMENTATIONS."
-        )
+    if config.augmentation not in AUGMENTATIONS and not own_augment:
+        choice = f"choose from {', '.join(AUGMENTATIONS)}, or add one to DataPipeline.AUGMENTATIONS"
+        raise ValueError(f"there is no augmentation {config.augmentation!r}; {choice}.")
     checksum = hashlib.sha256()
     for part, images, labels in (("train", *data[:2]), ("test", *data[2:])):
         _check_images(part, images, labels)
@@ -269,7 +266,7 @@ def make_loaders(
             checksum.update(str(tuple(tensor.shape)).encode())
             checksum.update(tensor.contiguous().numpy())
     common = (config, device, checksum.hexdigest())
-    train_loader = ChunkLoader(*data[:2], *common, train=True, num_workers=num_workers)
+    train_loader = ChunkLoader(*data[:2], *common, True, num_workers, own_augment)
     return train_loader, ChunkLoader(*data[2:], *common, train=False)
 
 

@@ -31,6 +31,7 @@ from helpers.checkpoint import code_digest, load_checkpoint, save_checkpoint, we
 from helpers.config import TrainingConfig, derive_seed, require_seed
 from helpers.history import History, environment
 from helpers.progress import Progress
+from helpers.trial import trial_logits
 from models import IMAGE_SHAPE, network_name
 
 __all__ = ["EarlyStopping", "History", "TrainingConfig", "compute_logits", "evaluate", "fit"]
@@ -44,6 +45,7 @@ def train_epoch(
     batches: Loader,
     optimizer: torch.optim.Optimizer,
     scheduler: lr_scheduler.LRScheduler | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, float, int]:
     """Train on each batch once; the mean loss, the accuracy (%) and the number of the images.
 
@@ -55,7 +57,7 @@ def train_epoch(
     for images, labels in batches:
         optimizer.zero_grad()
         logits = model(images)
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         loss.backward()
         optimizer.step()
         if scheduler is not None:
@@ -82,61 +84,62 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     scheduler: lr_scheduler.LRScheduler | None = None,
     interval: str = "epoch",
+    name: str | None = None,
 ) -> History:
     """Train by a protocol: Adam, a schedule of the learning rate, early stopping.
 
     model: trained in place, and left on the device with the weights of the last complete epoch,
         however fit ends.
-    train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]). A
-        train loader's method set_epoch, if it has one, is told each epoch's number, from 1.
+    train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]); the
+        former's set_epoch, if it has one, is told each epoch's number, from 1.
     config: the protocol of the publication's page unless given.
     device: as for get_device.
     checkpoint: a file that holds the run after each complete epoch. Called again with the same
         arguments, fit resumes there; on a CPU, with the same versions and threads, exactly. A
         finished run is not trained again: its weights go into the model and its history comes back.
-        Delete the file once the history is saved. Each loader needs an attribute checksum then, to
-        tell other data by; those of make_loaders have it.
-    progress: a live bar and a line per epoch; False for silence; or a function to call instead with
-        the history after each epoch.
+        Each loader needs an attribute checksum then, to tell other data by.
+    progress: a bar and a line per epoch; False for silence; or a function that is called instead
+        with the history after each epoch.
     optimizer, scheduler: torch's own objects in place of the config's: for this model, and made
         anew for each call.
     interval: when a scheduler that is given takes its steps: after each "epoch" or each "step".
+    name: of the network; its name in models.NETWORKS, or its class's, unless given.
 
     An interrupt (Ctrl-C, or the notebook's stop button) ends fit with the complete epochs so far
     and status "interrupted".
 
-    Raises ValueError for a loader that was made for another config, malformed batches or none, a
-    scheduler that is not new, and a checkpoint of another run (which is left alone);
-    FloatingPointError for a loss that is not finite; OSError if the checkpoint cannot be written.
+    Raises ValueError for a network that cannot be trained, a loader that was made for another
+    config, malformed batches or none, a scheduler that is not new, and a checkpoint of another run
+    (which is left alone); FloatingPointError for a loss that is not finite; OSError if the
+    checkpoint cannot be written.
     """
     config, device = config or TrainingConfig(), get_device(device)
     _check_arguments(train_loader, test_loader, config, checkpoint, scheduler, interval)
     steps = length_hint(train_loader)
-    model.to(device, memory_format=memory_format(device))
+    trial = trial_logits(model, device)
     if optimizer is None:
         optimizer = scheduler.optimizer if scheduler else make_optimizer(model, config)
     if scheduler is None:
         scheduler = make_scheduler(optimizer, config, steps)
         interval = "step" if config.schedule == "one-cycle" else "epoch"
     history = History(
-        network=network_name(model),
+        network=name or network_name(model),
         seed=config.seed,
         config=json.loads(json.dumps(asdict(config))),  # plain numbers, if there are NumPy's
         environment=environment(device),
         code=code_digest(),
         data=getattr(train_loader, "checksum", None),
     )
+    shapes = [[key, *tensor.shape] for key, tensor in model.state_dict().items()]
     identity = {
-        "network": [repr(model), [[n, list(t.shape)] for n, t in model.state_dict().items()]],
+        "network": [history.network, repr(model), shapes],
+        "forward": trial,  # which tells the same layers with another rate or order from these
         "config": history.config,
         "optimizer": repr(optimizer),
         "scheduler": [type(scheduler).__name__, interval, scheduler.state_dict()],
-        "data": [
-            [getattr(x, "checksum", None), length_hint(x)] for x in (train_loader, test_loader)
-        ],
+        "data": [_facts(train_loader), _facts(test_loader)],
         "code": history.code,
     }
-
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
 
     def state() -> dict:
@@ -157,13 +160,16 @@ def fit(
                 set_seed(derive_seed(config.seed, epoch))
                 if hasattr(train_loader, "set_epoch"):
                     train_loader.set_epoch(epoch)
-                batches = show.bar(_on_device(train_loader, device, "train"))
+                if isinstance(getattr(train_loader, "generator", None), torch.Generator):
+                    train_loader.generator.manual_seed(derive_seed(config.seed, epoch))
+                batches = show.bar(_on_device(train_loader, device, "train", _layout(model)))
+                each_step = scheduler if interval == "step" else None
                 train_loss, train_accuracy, history.train_images = train_epoch(
-                    model, batches, optimizer, scheduler if interval == "step" else None
+                    model, batches, optimizer, each_step, config.label_smoothing
                 )
                 logits, labels = compute_logits(model, test_loader, device)
                 predictions, test_loss = logits.argmax(1), F.cross_entropy(logits, labels).item()
-                if not math.isfinite(train_loss) or not math.isfinite(test_loss):
+                if not math.isfinite(train_loss + test_loss):
                     raise FloatingPointError(
                         f"the training loss is {train_loss} and the test loss {test_loss} in epoch "
                         f"{epoch}: training diverged; lower the learning rate."
@@ -190,6 +196,7 @@ def fit(
         except BaseException as error:
             model.load_state_dict(last["model"])
             vars(history).update(last["history"])
+            error.history = history
             if not isinstance(error, KeyboardInterrupt):
                 raise
     return history
@@ -213,10 +220,7 @@ def make_scheduler(
 ) -> lr_scheduler.LRScheduler:
     """StepLR, which takes a step per epoch, or OneCycleLR, which takes one after each batch.
 
-    OneCycleLR (Smith and Topin 2018, arXiv:1708.07120) leaves Adam's momentum alone here, so that
-    only the rate differs.
-
-    steps: batches per epoch.
+    OneCycleLR (arXiv:1708.07120) leaves Adam's momentum alone here. steps: batches per epoch.
     """
     if config.schedule == "step":
         return lr_scheduler.StepLR(optimizer, config.step_size, config.gamma)
@@ -235,16 +239,13 @@ class EarlyStopping:
     """Stop when a loss has not fallen under its best - min_delta for `patience` epochs."""
 
     def __init__(self, patience: int, min_delta: float) -> None:
-        self.patience = patience
-        self.min_delta = min_delta
-        self.best = math.inf
-        self.bad_epochs = 0
+        self.patience, self.min_delta = patience, min_delta
+        self.best, self.bad_epochs = math.inf, 0
 
     def step(self, loss: float) -> bool:
         """Take note of an epoch's loss, or minus its accuracy; True if training should stop."""
         if loss < self.best - self.min_delta:
-            self.best = loss
-            self.bad_epochs = 0
+            self.best, self.bad_epochs = loss, 0
         else:
             self.bad_epochs += 1
         return self.bad_epochs >= self.patience
@@ -280,9 +281,8 @@ def _check_arguments(
                 f"the train loader was made for {name} {theirs!r}, and the config says {ours!r}; "
                 "make the loaders with the same config."
             )
-    if checkpoint is not None and not all(
-        hasattr(loader, "checksum") for loader in (train_loader, test_loader)
-    ):
+    loaders = (train_loader, test_loader)
+    if checkpoint is not None and not all(hasattr(loader, "checksum") for loader in loaders):
         raise ValueError(
             "a checkpoint must know its data, and a loader has no attribute checksum: make the "
             "loaders by make_loaders, give them one, or leave the checkpoint out."
@@ -298,6 +298,11 @@ def _check_arguments(
         raise ValueError("the scheduler has taken steps: make optimizer and scheduler anew.")
 
 
+def _facts(loader: Loader) -> list:
+    facts = [str(getattr(loader, name, None)) for name in ("checksum", "augmentation")]
+    return [*facts, length_hint(loader)]
+
+
 def _resume(checkpoint: str | Path, new: dict) -> dict:
     """The state to begin with: the checkpoint's, or the new one where there is no checkpoint.
 
@@ -308,7 +313,10 @@ def _resume(checkpoint: str | Path, new: dict) -> dict:
         save_checkpoint(checkpoint, new)  # a place that cannot be written is noticed now
         return new
     theirs, ours = saved["identity"], new["identity"]
-    if differing := [name for name in ours if theirs.get(name) != ours[name]]:
+    differing = [k for k in ours if k != "forward" and theirs.get(k) != ours[k]]
+    if not differing and not torch.allclose(theirs["forward"], ours["forward"], rtol=1e-3):
+        differing = ["network's forward pass"]
+    if differing:
         raise ValueError(
             f"the checkpoint {checkpoint} belongs to another run: its {' and '.join(differing)} "
             f"{'differs' if len(differing) == 1 else 'differ'}. It was left alone; choose another "
@@ -330,8 +338,14 @@ def _resume(checkpoint: str | Path, new: dict) -> dict:
 # --- batches and evaluation -----------------------------------------------------------------------
 
 
+def _layout(model: nn.Module) -> torch.memory_format:
+    """That of a model's maps, which is that of its convolutions."""
+    strided = any(t.ndim == 4 and not t.is_contiguous() for t in model.parameters())
+    return torch.channels_last if strided else torch.contiguous_format
+
+
 def _on_device(
-    loader: Loader, device: torch.device, name: str
+    loader: Loader, device: torch.device, name: str, layout: torch.memory_format
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The loader's batches on the device; ValueError for none, or for images of another shape."""
     batches = 0
@@ -342,13 +356,8 @@ def _on_device(
                 f"{list(images.shape)} and {len(labels)} labels; expected float32 [B, 1, 28, 28], "
                 "normalized, and int64 [B]."
             )
-        # From memory that is not pinned a copy that is not waited for may come too late (on MPS it
-        # corrupts in silence: pytorch/pytorch issue 189690).
-        pinned = device.type == "cuda" and images.is_pinned() and labels.is_pinned()
-        yield (
-            images.to(device, non_blocking=pinned, memory_format=memory_format(device)),
-            labels.to(device, non_blocking=pinned),
-        )
+        # Copies are waited for: on MPS others corrupt in silence (pytorch/pytorch issue 189690).
+        yield images.to(device, memory_format=layout), labels.to(device)
     if batches == 0:
         raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
 
@@ -365,7 +374,7 @@ def compute_logits(
     model.eval()
     try:
         with torch.inference_mode():
-            pairs = [(model(x), y) for x, y in _on_device(loader, device, "test")]
+            pairs = [(model(x), y) for x, y in _on_device(loader, device, "test", _layout(model))]
     finally:
         model.train(was_training)
     logits, labels = zip(*pairs, strict=True)
@@ -385,11 +394,8 @@ def evaluate(model: nn.Module, loader: Loader, device: torch.device) -> tuple[fl
 def get_device(preferred: str | torch.device | None = None) -> torch.device:
     """The device to train on: `preferred`, or else the first available of CUDA, MPS and CPU.
 
-    It also makes torch fit for small steps on a CPU: one thread, unless OMP_NUM_THREADS is set, and
-    memory that is kept between steps.
-
-    Raises ValueError if the preferred device is not available (the message lists those that are),
-    or OMP_NUM_THREADS is no number of threads.
+    It also sets torch up for small steps: one thread, unless OMP_NUM_THREADS is set. Raises
+    ValueError if the device is not available, or OMP_NUM_THREADS is no number of threads.
     """
     present = ["cpu"]
     if torch.backends.mps.is_available():
@@ -401,15 +407,6 @@ def get_device(preferred: str | torch.device | None = None) -> torch.device:
         raise ValueError(f"there is no device {name!r} here; choose from {', '.join(present)}.")
     _set_up_cpu()
     return torch.device(name)
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """channels_last where it is faster; contiguous on MPS, where it is wrong.
-
-    On MPS the backward pass of BatchNorm2d returns wrong gradients for channels_last inputs
-    (pytorch/pytorch issue 175189): training would diverge without an error.
-    """
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def set_seed(seed: int = 42) -> None:
@@ -431,11 +428,9 @@ def _set_up_cpu() -> None:
     """Set torch and the C library up for small steps; benchmarks/README.md has the measurements.
 
     One thread: a step is hundreds of small operations, at each of which two threads wait for each
-    other, on a busy or virtual machine for longer than they save. It also makes a run's bits
-    independent of the number of cores.
-
-    glibc gives large freed blocks back to the system at once, so each step's activations would be
-    mapped and zeroed again; it is asked to keep them. Other C libraries are left as they are.
+    other. It also makes a run's bits independent of the number of cores. glibc gives large freed
+    blocks back to the system at once, so each step's activations would be mapped and zeroed again;
+    it is asked to keep them.
     """
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     if not threads.isdecimal() or int(threads) < 1:  # torch would take any number, in silence

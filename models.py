@@ -1,9 +1,8 @@
-"""The networks: small CNNs of three or four blocks for MNIST, each under a name of its own.
+"""The networks: small CNNs of three or four blocks for MNIST, each under a name in NETWORKS.
 
-NETWORKS has two settings of one publication (docs/choices.md sets them side by side) and what the
-one-cycle recipe was chosen from. *page*: the widths that satisfy what the publication's page says
-(17,938 parameters, 18,434 with batch normalization). *original*: the network of its notebooks
-(17,938 and 18,278); these names begin with "original_".
+PAGE has widths that satisfy what the publication's page says (17,938 parameters, 18,434 with batch
+normalization), ORIGINAL the network of its notebooks (17,938 and 18,278): see docs/choices.md.
+RECIPE is what the one-cycle recipe was chosen from.
 """
 
 from __future__ import annotations
@@ -61,11 +60,10 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def receptive_fields(model: nn.Module) -> dict[str, int]:
-    """Per convolution and pooling of a chain of layers, the side in pixels of its receptive field.
+    """Per convolution and pooling of a chain, by name, the side in pixels of its receptive field.
 
-    That is the square of the input that one place of the layer's output can depend on. Near the
-    edge, a part of it lies outside the image, in the padding. The keys are the layers' names in
-    model.named_modules(), in order.
+    That is the square of the input that one place of the layer's output can depend on, padding
+    included.
     """
     fields, side, step = {}, 1, 1  # step: pixels of the input between two neighboring places
     for name, layer in model.named_modules():
@@ -79,23 +77,15 @@ def receptive_fields(model: nn.Module) -> dict[str, int]:
     return fields
 
 
-# --- the networks ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Variant:
-    """One variant of a network: its blocks, the Dropout2d rate after each, batch normalization.
+    """One variant of a network."""
 
-    blocks: per block one (kernel size, output channels) pair per convolution.
-    pooled: how many blocks, from the first on, end in MaxPool2d(2).
-    bias: whether the convolutions have one.
-    """
-
-    blocks: tuple[tuple[tuple[int, int], ...], ...]
-    dropout: tuple[float, ...]
+    blocks: tuple[tuple[tuple[int, int], ...], ...]  # (kernel size, channels) per convolution
+    dropout: tuple[float, ...]  # the rate of Dropout2d after each block
     batch_norm: bool
-    pooled: int
-    bias: bool
+    pooled: int  # so many blocks, from the first on, end in MaxPool2d(2)
+    bias: bool  # of the convolutions
 
     def build(self) -> Network:
         """A network of this variant, its weights drawn from torch's global generator."""
@@ -127,8 +117,7 @@ ORIGINAL_BLOCKS = (
 )
 HALF_BLOCKS = (((3, 6), (3, 12), (3, 14), (1, 8)), *ORIGINAL_BLOCKS[1:3])  # 9,872 parameters
 
-# No dropout, early (blocks 1 and 2), late (blocks 3 and 4), and after all four.
-PLACEMENTS = {
+PLACEMENTS = {  # of dropout: its rate after each block
     "none": (0.0, 0.0, 0.0, 0.0),
     "v2": (0.1, 0.1, 0.0, 0.0),
     "late": (0.0, 0.0, 0.1, 0.1),
@@ -139,15 +128,13 @@ PAGE = {
     for batch_norm in (False, True)
     for name, rates in PLACEMENTS.items()
 }
-PAGE["final"] = Variant(PAGE_BLOCKS, (0.1, 0.1, 0.1, 0.0), True, pooled=4, bias=False)
-# In the publication's notebooks, Final is v2 with batch normalization.
-ORIGINAL = {
-    f"original_{'final' if name == 'v2_bn' else name}": replace(
+ORIGINAL = {  # Final is v2 with batch normalization in the publication's notebooks
+    f"original_{name.replace('v2_bn', 'final')}": replace(
         variant, blocks=ORIGINAL_BLOCKS, pooled=3, bias=True
     )
     for name, variant in PAGE.items()
-    if name != "final"
 }
+PAGE["final"] = replace(PAGE["none_bn"], dropout=(0.1, 0.1, 0.1, 0.0))
 RECIPE = {
     "three_pools": replace(PAGE["none_bn"], pooled=3),
     "two_pools": replace(PAGE["none_bn"], pooled=2),
@@ -157,11 +144,17 @@ NETWORKS = PAGE | ORIGINAL | RECIPE
 
 
 @cache
-def _names() -> dict[str, str]:
+def _names() -> dict[tuple, str]:
     with torch.device("meta"):  # draws no weights from the global generator
-        return {repr(variant.build()): name for name, variant in NETWORKS.items()}
+        models = {name: variant.build() for name, variant in NETWORKS.items()}
+    return {(repr(model), *model.state_dict()): name for name, model in models.items()}
 
 
 def network_name(model: nn.Module) -> str:
-    """The name in NETWORKS of a network of these layers; of any other network its class's name."""
-    return _names().get(repr(model), type(model).__name__)
+    """The name in NETWORKS of a network of these layers; of any other network its class's name.
+
+    Any other is also one with buffers that a tool added, or with a layer of the reader's own class.
+    """
+    own = any(type(m).__module__.split(".")[0] not in ("torch", __name__) for m in model.modules())
+    known = None if own else _names().get((repr(model), *model.state_dict()))
+    return known or type(model).__name__

@@ -4,28 +4,21 @@ preprocess takes one dark or light digit on plain paper, with or without a margi
 ten digits and nothing else: they read a letter as a digit, too.
 """
 
-from __future__ import annotations
-
 import argparse
-import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from scipy import ndimage
-from torch import nn
 
 from DataPipeline import normalize
 from helpers.checkpoint import load_weights
-from helpers.files import read_file
 
 WEIGHTS = Path(__file__).resolve().parent / "results"
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # EPS would run a program
-LARGEST = 1000  # pixels along the longer side; a larger picture is shrunk to it first
 CONTRAST = 25  # least distance between the colors of paper and ink, of 441 from black to white
 SEPARATION = 3.8  # the same in standard deviations; noise and shading stay below 3.7
 STROKES = (2.2, 4.0)  # widths in pixels of 28; nine tenths of MNIST's lie between 1.7 and 4.3
@@ -37,67 +30,54 @@ def preprocess(image: str | Path | Image.Image) -> torch.Tensor:
 
     image: a file in one of FORMATS or a Pillow image, of any size, mode and colors.
 
-    Raises OSError for a file that cannot be read, and ValueError for one that is damaged or no
-    picture and for a picture of anything but one digit.
+    Raises ValueError for a file that cannot be read and for a picture of anything but one digit.
     """
-    name = "the image" if isinstance(image, Image.Image) else str(image)
-    pixels = _pixels(image, name)
     try:
-        return _mnist_form(_digit(_ink(pixels)))
-    except ValueError as error:
-        raise ValueError(f"{name} shows no single digit: {error}.") from None
+        return _mnist_form(_digit(_ink(image)))
+    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
+        name = image if isinstance(image, str | Path) else "the picture"
+        raise ValueError(f"{name}: {getattr(error, 'strerror', None) or error}.") from error
 
 
-def load_networks(folder: str | Path = WEIGHTS) -> dict[str, nn.Module]:
+def load_networks(folder: str | Path = WEIGHTS) -> dict[str, torch.nn.Module]:
     """The trained networks by name, in evaluation mode on the CPU; raises as load_weights does."""
-    return {name: load_weights(Path(folder, f"{name}.safetensors")) for name in ("v1", "v2", "final")}
+    return {n: load_weights(Path(folder, f"{n}.safetensors")) for n in ("v1", "v2", "final")}
 
 
-def classify(picture: torch.Tensor, networks: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+def classify(
+    picture: torch.Tensor, networks: dict[str, torch.nn.Module]
+) -> dict[str, torch.Tensor]:
     """The probabilities of the ten digits, float32 [10], by the name of the network.
 
     picture: uint8 [1, 28, 28], as preprocess returns it; ValueError for any other.
-    networks: in evaluation mode on the CPU, as load_networks returns them.
+    networks: as load_networks returns them.
     """
     if picture.dtype != torch.uint8 or picture.shape != (1, 28, 28):
-        raise ValueError(
-            f"the picture is {picture.dtype} {list(picture.shape)}; expected torch.uint8 "
-            "[1, 28, 28], 0 to 255, as preprocess returns it."
-        )
+        raise ValueError(f"expected uint8 [1, 28, 28], not {picture.dtype} {list(picture.shape)}.")
     images = normalize(picture[None] / 255)
     with torch.inference_mode():
         return {name: network(images).softmax(dim=1)[0] for name, network in networks.items()}
 
 
-def verdict(probabilities: Mapping[str, torch.Tensor]) -> int | None:
+def verdict(probabilities: dict[str, torch.Tensor]) -> int | None:
     """The digit that all networks read, given what classify returns; None where they disagree."""
     digits = {p.argmax().item() for p in probabilities.values()}
     return digits.pop() if len(digits) == 1 else None
 
 
-def _pixels(image: str | Path | Image.Image, name: str) -> np.ndarray:
-    """Red, green and blue, each times alpha, and alpha: float64 [H, W, 4], 0 to 255."""
-    content = None if isinstance(image, Image.Image) else io.BytesIO(read_file(image))
-    try:
-        image = ImageOps.exif_transpose(Image.open(content, formats=FORMATS) if content else image)
-        if image.mode[0] in "IF":  # 16 or 32 bits, which Pillow would clip at 255
-            levels = np.nan_to_num(np.array(image, dtype=np.float64))
-            levels = (levels - levels.min()) * (255 / max(np.ptp(levels), 1))
-            image = Image.fromarray(levels.astype(np.uint8))
-        image = image.convert("RGBA").convert("RGBa")
-        image.thumbnail((LARGEST, LARGEST))
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} is no picture in {', '.join(FORMATS)}.") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
-        raise ValueError(f"{name} is damaged or too large ({error}): save it anew.") from error
-    return np.asarray(image, dtype=np.float64)
-
-
-def _ink(pixels: np.ndarray) -> np.ndarray:
-    """How inky each pixel is, about 0 on paper and 1 on ink: float64 [H, W]."""
-    colors = (pixels - pixels.mean(axis=(0, 1))).reshape(-1, 4)
+def _ink(image: str | Path | Image.Image) -> np.ndarray:
+    """How inky each pixel of a picture is, about 0 on paper and 1 on ink: float64 [H, W]."""
+    image = image if isinstance(image, Image.Image) else Image.open(image, formats=FORMATS)
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # 16 or 32 bits, which Pillow would clip at 255
+        levels = np.nan_to_num(np.array(image, dtype=np.float64))
+        image = Image.fromarray(np.uint8(255 * (levels - levels.min()) / max(np.ptp(levels), 1)))
+    image = image.convert("RGBA").convert("RGBa")  # colors times alpha, and alpha
+    image.thumbnail((1000, 1000))
+    colors = np.asarray(image, dtype=np.float64).reshape(-1, 4)
+    colors -= colors.mean(axis=0)
     # Along the direction in which the colors vary most: any pen shows on any paper.
-    values = (colors @ np.linalg.eigh(colors.T @ colors)[1][:, -1]).reshape(pixels.shape[:2])
+    values = (colors @ np.linalg.eigh(colors.T @ colors)[1][:, -1]).reshape(image.size[::-1])
     low, high, noise = values.min(), values.max(), 0
     if high - low > CONTRAST:
         for _ in range(50):  # Ridler and Calvard: the threshold lies halfway between the means
@@ -105,7 +85,7 @@ def _ink(pixels: np.ndarray) -> np.ndarray:
             low, high = values[~light].mean(), values[light].mean()
         noise = np.std(values - np.where(light, high, low))
     if high - low <= max(CONTRAST, SEPARATION * noise):
-        raise ValueError("nothing stands out from its background; draw darker, in even light")
+        raise ValueError("nothing stands out from the background; draw darker, in even light")
     # Without a margin, ink covers parts of all sides, but on average less than half of them.
     dark_ink = np.mean([light[side].mean() for side in SIDES]) > 0.5
     return (high - values if dark_ink else values - low) / (high - low)
@@ -119,85 +99,85 @@ def _digit(ink: np.ndarray) -> np.ndarray:
     specks = (parts > 0) & ~large
     covered = [large[side].mean() for side in SIDES]
     inner = np.setdiff1d(parts[large], np.concatenate([parts[side] for side in SIDES]))
-    left, top, right, bottom = Image.fromarray(large).getbbox()
     image = Image.fromarray(np.where(specks, 0, ink).astype(np.float32))
-    image = image.crop((left - 2, top - 2, right + 2, bottom + 2))  # where there is none, paper
+    box = Image.fromarray(large).getbbox()
+    image = image.crop(np.add(box, (-2, -2, 2, 2)).tolist())  # beyond the picture is paper
     scale = max(1, 400 / max(image.size))
     digit = np.asarray(image.resize([round(scale * side) for side in image.size])) > 0.5
+    digit = digit[ndimage.find_objects(digit.astype(int))[0]]
     filled = ndimage.binary_fill_holes(digit)
-    holes = ndimage.binary_erosion(filled & ~digit, iterations=max(digit.shape) // 40)
-    for problem, true in {
+    holes = np.bincount(ndimage.label(filled & ~digit)[0].ravel())[1:]
+    turned = [Image.fromarray(filled).rotate(angle, expand=True) for angle in range(0, 90, 3)]
+    short, long = min((sorted(i.crop(i.getbbox()).size) for i in turned), key=np.prod)
+    strip = max(covered) > 0.9 and min(covered) == 0
+    foreign = max(covered) > 0 and inner.size > 0
+    frame = filled.sum() > 0.85 * short * long and short > 0.45 * long  # a narrower one is a 1
+    for problem, shown in {
         "it is full of specks; clean it, or crop it to one digit": specks.sum() > large.sum() / 10,
         "it has several large parts; crop it to one digit": sum(lengths > lengths.max() / 2) > 1,
-        "something lies along its edge; crop it to the paper around the digit": (
-            (max(covered) > 0.9 and min(covered) == 0) or (max(covered) > 0 and len(inner) > 0)
-        ),
-        "it is wider than a digit; crop it to one digit": right - left > 1.4 * (bottom - top),
-        "it has more loops than a digit; crop it to one digit": ndimage.label(holes)[1] > 3,
-        "it is a box, a frame or a sheet; crop it to the paper inside": _is_rectangle(filled),
+        "something lies along its edge; crop it to the paper around the digit": strip or foreign,
+        "it is wider than a digit; crop it to one digit": digit.shape[1] > 1.4 * digit.shape[0],
+        "it is a box, a frame or a sheet; crop it to the paper inside": frame,
+        "it has more loops than a digit; crop it to one digit": sum(holes > digit.size / 800) > 3,
     }.items():
-        if true:
+        if shown:
             raise ValueError(problem)
     return digit
 
 
-def _is_rectangle(filled: np.ndarray) -> bool:
-    """Whether a shape, bool [H, W], fills a turned rectangle that is not as narrow as a 1."""
-    y, x = np.nonzero(filled & ~ndimage.binary_erosion(filled))
-    turned = (x + 1j * y) * np.exp(1j * np.radians(np.arange(0, 90, 3)))[:, None]
-    sides = np.sort([np.ptp(turned.real, axis=1), np.ptp(turned.imag, axis=1)], axis=0)
-    short, long = sides[:, sides.prod(axis=0).argmin()]
-    return filled.sum() > 0.85 * short * long and short > 0.45 * long
-
-
 def _mnist_form(digit: np.ndarray) -> torch.Tensor:
-    """A digit, bool [H, W], as MNIST's authors scaled theirs (LeCun, Bottou, Bengio, Haffner 1998).
-
-    It fits into 20x20 pixels, with its center of mass in the center of 28x28. Before that, very
-    thin and very thick strokes are brought to the width of MNIST's.
-    """
+    """A digit, bool [H, W], with MNIST's width of strokes, size and center: uint8 [1, 28, 28]."""
     length = max(digit.shape)
-    inside, outside = (ndimage.distance_transform_edt(np.pad(digit, length // 8) == ink) for ink in (True, False))
+    digit = np.pad(digit, length // 8)
+    inside, outside = map(ndimage.distance_transform_edt, (digit, ~digit))
     if 2 * inside.max() > length / 2:
         raise ValueError("it is a blot, not strokes; use a thinner pen")
-    # Twice the distance from the middle of a stroke to its edge.
-    width = 2 * np.median(inside[(inside > 0) & (inside == ndimage.maximum_filter(inside, 3))]) - 1
+    ridge = digit & (inside == ndimage.maximum_filter(inside, 3))  # the middle of the strokes
+    width = 2 * np.median(inside[ridge]) - 1
     wanted = np.clip(20 * width / length, *STROKES)
     # As much wider on either side: then (width + 2 wider) / (length + 2 wider) = wanted / 20.
     wider = (wanted * length - 20 * width) / (20 - wanted) / 2
-    image = Image.fromarray((255 * np.clip(np.where(inside > 0, inside, 1 - outside) + wider, 0, 1)).astype(np.uint8))
+    drawn = np.clip(np.where(digit, inside, 1 - outside) + wider, 0, 1)
+    # MNIST's authors fitted digits into 20x20 pixels and put the center of mass into the middle.
+    image = Image.fromarray((255 * drawn).astype(np.uint8))
     image = ImageOps.contain(image.crop(image.getbbox()), (20, 20), Image.Resampling.BOX)
-    center = ndimage.center_of_mass(np.asarray(image))
-    top, left = (int(np.clip(np.ceil(13.5 - c), 0, 28 - n)) for c, n in zip(center, image.size[::-1]))
-    picture = Image.new("L", (28, 28))
-    picture.paste(image, (left, top))
-    return torch.tensor(np.asarray(picture))[None]
+    corner = np.ceil(13.5 - np.array(ndimage.center_of_mass(np.asarray(image)))).astype(int)
+    top, left = np.clip(corner, 0, 28 - np.array(image.size[::-1])).tolist()
+    return torch.tensor(np.asarray(image.crop((-left, -top, 28 - left, 28 - top))))[None]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Read the pictures named on the command line; the exit status is 1 if anything went wrong."""
     parser = argparse.ArgumentParser("python -m predict", description="Say which digit is shown.")
-    add = parser.add_argument
-    add("pictures", nargs="+", metavar="PICTURE", help="a picture of one digit, or a folder")
-    add("--show", action="store_true", help="print the picture that the networks are given")
-    add("--json", action="store_true", help="print a line of JSON for each picture")
-    add("--weights", default=WEIGHTS, metavar="FOLDER", help="of the networks (%(default)s)")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="one digit, or a folder")
+    parser.add_argument("--show", action="store_true", help="print what the networks are given")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each picture")
+    parser.add_argument("--weights", default=WEIGHTS, metavar="FOLDER", help="of the networks")
     options = parser.parse_args(arguments)
-    networks, failed = load_networks(options.weights), False
-    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in FORMATS}
+    networks, failed, suffixes = None, False, Image.registered_extensions()
     for name in options.pictures:
         inside = sorted(str(p) for p in Path(name).glob("*") if p.suffix.lower() in suffixes)
         for path in inside or [name]:
             try:
+                networks = networks or load_networks(options.weights)
                 picture = preprocess(path)
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None)
-                print(f"{path}: {reason}." if reason else error, file=sys.stderr)
+                print(error, file=sys.stderr)
                 failed = True
                 continue
-            probabilities = classify(picture, networks)
-            digit = verdict(probabilities)
-            ...
+            seen = classify(picture, networks)
+            digit = verdict(seen)
+            if options.json:
+                lists = {name: p.tolist() for name, p in seen.items()}
+                print(json.dumps({"picture": path, "digit": digit, "probabilities": lists}))
+            else:
+                each = [
+                    f"{n}: {p.argmax()}, {min(p.max(), 0.999):.1%} sure" for n, p in seen.items()
+                ]
+                print(f"{path}: {'unsure' if digit is None else digit} ({'; '.join(each)})")
+            if options.show:
+                for row in picture[0].tolist():
+                    print("".join(" ░▒▓█"[level // 52] * 2 for level in row))
     return int(failed)
 
 

@@ -1,9 +1,8 @@
 """The ordinary PyTorch loop and this project's fit, timed in turns: an epoch, and to 99.4%.
 
-Both train the same network from the same weights, on the same images, with the same batch size and
-ranges of augmentation, and then evaluate on a sixth as many test images, as a full epoch does. The
-ordinary loop takes its turn with torch's own number of threads, and with the one that the project
-takes. The recipe takes a turn of its own. The first round, a warm-up, is dropped.
+Both train the same network from the same weights, on the same images, and evaluate on a sixth as
+many test images, as a full epoch does. The ordinary loop takes its turn with torch's own number of
+threads, and with one, as the project does. The first round, a warm-up, is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from torchvision import datasets, transforms
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from DataPipeline import MNIST, ChunkLoader, load_mnist, make_loaders  # noqa: E402
+from DataPipeline import MNIST, load_mnist, make_loaders  # noqa: E402
 from helpers.history import TRAIN_IMAGES  # noqa: E402
 from models import NETWORKS, TARGET_ACCURACY  # noqa: E402
 from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, SEEDS  # noqa: E402
@@ -46,52 +45,34 @@ def ordinary_loaders(images: int) -> tuple[DataLoader, DataLoader]:
         transforms.RandomAffine(0, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=5),
         transforms.ColorJitter(brightness=0.1, contrast=0.1),
     ]
-    root = PROJECT / "data"
-    train = datasets.MNIST(root, train=True, transform=transforms.Compose(augment + to_tensor))
-    test = datasets.MNIST(root, train=False, transform=transforms.Compose(to_tensor))
+    train = datasets.MNIST(PROJECT / "data", True, transforms.Compose(augment + to_tensor))
+    test = datasets.MNIST(PROJECT / "data", False, transforms.Compose(to_tensor))
     train, test = Subset(train, range(images)), Subset(test, range(images // 6))
-    return (
-        DataLoader(train, batch_size=32, shuffle=True, num_workers=2),
-        DataLoader(test, batch_size=32, num_workers=2),
-    )
+    return DataLoader(train, 32, shuffle=True, num_workers=2), DataLoader(test, 32, num_workers=2)
 
 
 def ordinary_epoch(
     model: nn.Module, loaders: Sequence[DataLoader], device: torch.device, threads: int
-) -> float:
-    """Train an epoch and evaluate, as every reader would; the mean training loss."""
+) -> None:
+    """Train an epoch and evaluate, as every reader would."""
     torch.use_deterministic_algorithms(False)  # the project asks for them
     torch.set_num_threads(threads)
-    train_loader, test_loader = loaders
-
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    model.train()
-    train_loss = train_hits = test_loss = test_hits = 0
-    for images, labels in train_loader:
-        images, labels = images.to(device), labels.to(device)
-        optimizer.zero_grad()
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        train_loss += loss.item() * len(labels)
-        train_hits += (logits.argmax(1) == labels).sum().item()
-    model.eval()
-    with torch.no_grad():
-        for images, labels in test_loader:
+    total = hits = 0
+    for loader, training in zip(loaders, (True, False), strict=True):
+        model.train(training)
+        for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
-            logits = model(images)
-            test_loss += F.cross_entropy(logits, labels).item() * len(labels)
-            test_hits += (logits.argmax(1) == labels).sum().item()
-    return train_loss / len(train_loader.dataset)
-
-
-def project_epoch(
-    model: nn.Module, loaders: Sequence[ChunkLoader], device: torch.device, config: TrainingConfig
-) -> float:
-    """The same by this project."""
-    return fit(model, *loaders, config, device, progress=False).epochs[0]["train_loss"]
+            with torch.set_grad_enabled(training):
+                logits = model(images)
+                loss = F.cross_entropy(logits, labels)
+            if training:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            total += loss.item() * len(labels)
+            hits += (logits.argmax(1) == labels).sum().item()
 
 
 def in_turns(turns: dict[tuple[str, str], Epoch], rounds: int) -> dict[tuple, list[float]]:
@@ -117,13 +98,13 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
 def epochs_to_target(tables: Tables) -> dict[str, int]:
     """The first epoch, or length, whose mean is over the target with its whole 95% interval."""
     final = tables.epochs[tables.epochs.run.isin(tables.of("page", "final").run)]
-    accuracies = final.groupby("epoch").test_accuracy
-    by_epoch = {epoch: values.tolist() for epoch, values in accuracies if len(values) == len(SEEDS)}
-    by_length = {n: tables.of(f"recipe-{n}").final.tolist() for n in RECIPE_EPOCHS}
-    return {
-        name: min(n for n, values in by.items() if estimate(values).interval()[0] > TARGET_ACCURACY)
-        for name, by in (("final", by_epoch), ("recipe", by_length))
+    final = final[final.groupby("epoch").run.transform("size") == len(SEEDS)]
+    lengths = tables.runs[tables.runs.experiment.isin(f"recipe-{n}" for n in RECIPE_EPOCHS)]
+    low = {
+        "final": final.groupby("epoch").test_accuracy.agg(lambda v: estimate(v).interval()[0]),
+        "recipe": lengths.groupby("epochs").final.agg(lambda v: estimate(v).interval()[0]),
     }
+    return {name: int(ends.index[ends > TARGET_ACCURACY].min()) for name, ends in low.items()}
 
 
 def main() -> None:
@@ -138,25 +119,24 @@ def main() -> None:
     images, device = options.images, get_device(options.device)
     data = load_mnist(PROJECT / "data").subset(images)  # fetches it for the ordinary loop, too
     data = MNIST(*data[:2], data.test_images[: images // 6], data.test_labels[: images // 6])
+
+    def project(config: TrainingConfig) -> Epoch:
+        loaders = make_loaders(data, config, device)
+        return lambda model: fit(model, *loaders, config, device, progress=False)
+
     ordinary = partial(ordinary_epoch, loaders=ordinary_loaders(images), device=device)
-    experiment = EXPERIMENTS[f"recipe-{RECIPE_EPOCHS[0]}"]
-    project, recipe = (
-        partial(project_epoch, loaders=make_loaders(data, c, device), device=device, config=c)
-        for c in (TrainingConfig(epochs=1), replace(experiment.config, epochs=1))
-    )
-    turns = {}
+    experiment, turns = EXPERIMENTS[f"recipe-{RECIPE_EPOCHS[0]}"], {}
     for network in ("v1", "final"):
         turns["ordinary loop", network] = partial(ordinary, threads=threads)
         turns["ordinary loop, one thread", network] = partial(ordinary, threads=1)
-        turns["project", network] = project
-    turns["recipe", experiment.networks[0]] = recipe
-    epochs = epochs_to_target(load(PROJECT / "results"))
+        turns["project", network] = project(TrainingConfig(epochs=1))
+    turns["recipe", experiment.networks[0]] = project(replace(experiment.config, epochs=1))
+    epochs, figures = epochs_to_target(load(PROJECT / "results")), {}
     times = in_turns(turns, options.rounds)
-    steps, base, figures = images / 32, times["ordinary loop", "final"], {}
     for (name, network), seconds in times.items():
-        usual = times.get(("ordinary loop", network), base)
+        base = times["ordinary loop", "v1" if network == "v1" else "final"]
         row = {"seconds_per_epoch": median(seconds) * TRAIN_IMAGES / images}
-        row |= {"ms_per_step_of_32": 1000 * median(seconds) / steps, **ratio(usual, seconds)}
+        row |= {"ms_per_step_of_32": 32000 * median(seconds) / images, **ratio(base, seconds)}
         if network != "v1":
             count = epochs.get(name, epochs["final"])
             to_target = ratio([epochs["final"] * s for s in base], [count * s for s in seconds])

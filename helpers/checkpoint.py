@@ -19,16 +19,13 @@ from models import NETWORKS, Network
 
 # What make_loaders computes of MNIST's 70,000 images and labels.
 MNIST_CHECKSUM = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
+ROOT = Path(__file__).resolve().parent.parent
 CORE = ("models.py", "DataPipeline.py", "TrainingHelper.py")  # what training runs through
-
-
-# --- checkpoints ----------------------------------------------------------------------------------
 
 
 def code_digest() -> str:
     """The SHA-256 of the three core modules, by which a run is resumed by the same code only."""
-    root = Path(__file__).parent.parent
-    return hashlib.sha256(b"".join((root / name).read_bytes() for name in CORE)).hexdigest()
+    return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in CORE)).hexdigest()
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -42,8 +39,7 @@ def weights_digest(model: nn.Module) -> str:
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
     """Write a state of tensors and plain values: its SHA-256, a line end, torch.save's bytes."""
-    file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(state, file := io.BytesIO())
     payload = file.getvalue()
     write_atomically(path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
@@ -51,10 +47,8 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 def load_checkpoint(path: str | Path) -> dict | None:
     """The state that save_checkpoint wrote, on the CPU; None if there is no whole one.
 
-    torch.load notices no flipped byte, so the SHA-256 is checked first. A damaged file is set
-    aside, with a warning. Nothing in a checkpoint can run.
-
-    Raises OSError if it cannot be read or set aside, ValueError if it is none of this project's.
+    A damaged file, which torch.load may not notice, is set aside with a warning. Nothing in it can
+    run. Raises OSError if it cannot be read or set aside, ValueError if it is no checkpoint.
     """
     try:
         content = read_file(path)
@@ -62,33 +56,23 @@ def load_checkpoint(path: str | Path) -> dict | None:
         return None
     digest, _, payload = content.partition(b"\n")
     if digest != hashlib.sha256(payload).hexdigest().encode():
-        warnings.warn(
-            f"the checkpoint {path} is damaged (its SHA-256 does not match); it is kept as "
-            f"{set_aside(path).name}, and training starts from the beginning.",
-            stacklevel=3,
-        )
+        damage = f"the checkpoint {path} is damaged (its SHA-256 does not match)"
+        kept = f"it is kept as {set_aside(path).name}, and training starts from the beginning."
+        warnings.warn(f"{damage}; {kept}", stacklevel=3)
         return None
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         state["identity"]
         return state
     except Exception as error:  # what torch raises for a file that is not its own is anything
-        raise ValueError(
-            f"{path} is no checkpoint of this project: it was not loaded; choose another path, or "
-            "move it away."
-        ) from error
-
-
-# --- weights --------------------------------------------------------------------------------------
+        reason = f"{path} is no checkpoint of this project: it was not loaded"
+        raise ValueError(f"{reason}; choose another path, or move it away.") from error
 
 
 def save_weights(model: nn.Module, path: str | Path, network: str, **label: object) -> None:
-    """Write a trained network as safetensors, completely or not at all; equal ones to equal bytes.
+    """Write a network as safetensors, whole or not at all (OSError); equal ones to equal bytes.
 
-    network: its name in models.NETWORKS, or another one for a network that is not there.
-    label: what else to say of it in the file, as JSON: the seed, the accuracy.
-
-    Raises OSError if the file cannot be written.
+    network: its name in models.NETWORKS, or any other. label: what else the file says, as JSON.
     """
     # One entry, as the library writes several in any order. It takes contiguous tensors only.
     metadata = {"network": json.dumps({"network": network} | label)}
@@ -99,8 +83,7 @@ def save_weights(model: nn.Module, path: str | Path, network: str, **label: obje
 def load_weights(path: str | Path) -> Network:
     """A network of models.NETWORKS as save_weights wrote it: on the CPU, in evaluation mode.
 
-    Nothing in the file can run, whoever made it. Raises ValueError if it holds no such network,
-    OSError if it cannot be read.
+    Nothing in the file can run. Raises ValueError if it holds none, OSError if it cannot be read.
     """
     content = read_file(path)
     try:
@@ -113,30 +96,24 @@ def load_weights(path: str | Path) -> Network:
             network = NETWORKS[label["network"]].build()
         network.load_state_dict(tensors, assign=True)
     except (KeyError, RuntimeError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"{path} holds no network of models.NETWORKS ({error}); expected a file that "
-            "save_weights wrote, as make notebooks leaves them in results/."
-        ) from error
+        reason = f"{path} holds no network of models.NETWORKS ({error})"
+        expected = "a file that save_weights wrote, as make notebooks leaves them in results/."
+        raise ValueError(f"{reason}; expected {expected}") from error
     return network.eval()
 
 
 def save_run(model: nn.Module, history: History, folder: str | Path) -> Path:
-    """Save a notebook's run as FOLDER/NETWORK.json and .safetensors, and delete its checkpoint.
+    """Save a run as history.network's .json and .safetensors, and delete its checkpoint, .pt.
 
-    NETWORK is the network's name in models.NETWORKS, or its class's name.
-
-    Returns the path of the JSON file. Raises ValueError, and writes nothing, if the weights are not
-    those that the history's run ended with; and in the project's results/, which are for complete
-    runs on MNIST, for other data or in place of a run by another config. OSError if a file cannot
-    be written.
+    Returns the JSON file's path. Raises ValueError, and writes nothing, for weights that the run
+    did not end with; and in the project's results/ for other data than MNIST or another config than
+    the file's before. Raises OSError if a file cannot be written.
     """
     path = Path(folder, f"{history.network}.json")
     if weights_digest(model) != history.weights:
-        raise ValueError(
-            f"these are not the weights that the run of {history.network} ended with; pass the "
-            "network and the history as fit left them."
-        )
-    if path.resolve().parent == Path(__file__).resolve().parent.parent / "results":
+        reason = f"these are not the weights that the run of {history.network} ended with"
+        raise ValueError(f"{reason}; pass the network and the history as fit left them.")
+    if path.resolve().parent == ROOT / "results":
         before = History.load(path) if path.exists() else history
         if history.data != MNIST_CHECKSUM or before.config != history.config:
             raise ValueError(

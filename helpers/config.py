@@ -12,10 +12,7 @@ VALID_SEEDS = range(2**32)  # NumPy's
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train; the defaults are the protocol of the publication's page.
-
-    Raises ValueError for a value that makes no sense.
-    """
+    """How to train, by default as the publication's page does; ValueError for a senseless value."""
 
     seed: int = 42
     epochs: int = 20
@@ -32,14 +29,15 @@ class TrainingConfig:
     beta2: float = 0.999  # Adam's
     augmentation: str = "page"  # a name in DataPipeline.AUGMENTATIONS
     plain_epochs: int = 0  # the last so many epochs are trained without augmentation
+    label_smoothing: float = 0.0  # of the cross-entropy that is trained on
 
     def __post_init__(self) -> None:
         require_seed(self.seed)
         for name in ("epochs", "batch_size", "step_size", "patience", "plain_epochs"):
-            least = 0 if name == "plain_epochs" else 1
-            value = getattr(self, name)
+            least, value = int(name != "plain_epochs"), getattr(self, name)
             _require(is_int(value) and value >= least, name, value, f"an integer from {least} on")
-        for name in ("learning_rate", "weight_decay", "gamma", "min_delta", "pct_start", "beta2"):
+        numbers = ("learning_rate", "weight_decay", "gamma", "min_delta", "pct_start", "beta2")
+        for name in (*numbers, "label_smoothing"):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             finite = is_number and 0 <= value < math.inf
@@ -49,6 +47,7 @@ class TrainingConfig:
         for name in ("pct_start", "beta2"):
             value = getattr(self, name)
             _require(0 < value < 1, name, value, "a number between 0 and 1")
+        _require(self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "under 1")
         choices = {"schedule": ("step", "one-cycle"), "monitor": ("test_loss", "test_accuracy")}
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -71,8 +70,5 @@ def require_seed(seed: object) -> None:
 
 
 def derive_seed(*numbers: int) -> int:
-    """A 32-bit seed from non-negative integers such as (seed, epoch), by NumPy's SeedSequence.
-
-    Zeros at the end do not count: (seed, epoch) and (seed, epoch, 0) are one seed.
-    """
+    """A 32-bit seed from integers >= 0 such as (seed, epoch); zeros at the end do not count."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -10,12 +10,9 @@ from pathlib import Path
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file completely or not at all, making its folder if need be.
+    """Write a file, and its folder if need be, or raise OSError and leave what was there.
 
-    The bytes go to a temporary name in the same folder, to the disk, then into place. A symbolic
-    link stays, and what it points to is written. Nothing but a regular file is ever replaced.
-
-    Raises OSError, which says what to do; what was there before is then unchanged.
+    A symbolic link stays, and what it points to is written. Only a regular file is ever replaced.
     """
     path = Path(path)
     try:
@@ -43,10 +40,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 def read_file(path: str | Path) -> bytes:
     """The contents of a regular file; raises OSError, also for a pipe: reading would block."""
-    path = Path(path)
-    if not stat.S_ISREG(path.stat().st_mode):
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"cannot read {path}: it is no regular file.")
-    return path.read_bytes()
+    return Path(path).read_bytes()
 
 
 def set_aside(path: str | Path) -> Path:
@@ -59,7 +55,5 @@ def set_aside(path: str | Path) -> Path:
     try:
         return path.replace(target)
     except OSError as error:
-        raise OSError(
-            f"{path} is damaged and cannot be renamed ({error.strerror}): make its folder "
-            "writable, or choose another place."
-        ) from error
+        reason = f"{path} is damaged and cannot be renamed ({error.strerror})"
+        raise OSError(f"{reason}: make its folder writable, or choose another place.") from error

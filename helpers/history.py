@@ -23,23 +23,18 @@ class History:
     """What one run did, epoch by epoch: the content of results/**/*.json.
 
     network: its name in models.NETWORKS, or its class's name.
-    seed: config["seed"].
-    status: "interrupted" until the last epoch is over; then "finished" or "early stopping".
+    status: "interrupted" until the last epoch is over; then "finished" or "early stopping"; or, of
+        the study's runs, "diverged", if a loss was no longer finite.
     config: the TrainingConfig as a dict.
     environment: what environment() says; in the study's runs also the commit that trained them.
-    epochs: a record per complete epoch. Losses are means over images, accuracies percent. Those of
-        the training set are taken while it trains, with dropout and augmentation on. learning_rate
-        is the one at the epoch's end; seconds include the evaluation.
-    train_images: how many images an epoch trains on.
-    misclassified: index and predicted digit of every test image that the last epoch's network gets
-        wrong.
+    epochs: a record per complete epoch: mean losses, accuracies in percent (train_: while it
+        trains, with dropout and augmentation), the last learning_rate, seconds with evaluation.
+    misclassified: index and prediction of every test image that the last network gets wrong.
     clean_train: that network's "loss" and "accuracy" (percent) on the training images as they are,
-        in evaluation mode; None if nobody measured it.
-    code: the SHA-256 of the code that trained it; see checkpoint.code_digest.
-    weights: the SHA-256 of that network's tensors; see checkpoint.weights_digest.
+        in evaluation mode, if it was measured.
+    code, weights: what checkpoint.code_digest and checkpoint.weights_digest give.
     data: the SHA-256 of the images and labels it was trained and tested on.
-
-    The last six are None in files older than they are.
+    source: the text of the network file that defines the network, if one does.
     """
 
     network: str
@@ -48,44 +43,39 @@ class History:
     config: dict[str, str | int | float] = field(default_factory=dict)
     environment: dict[str, str | int] = field(default_factory=dict)
     epochs: list[dict[str, float]] = field(default_factory=list)
-    train_images: int | None = None
+    train_images: int | None = None  # per epoch; this and what follows is None in older files
     misclassified: list[list[int]] | None = None
     clean_train: dict[str, float] | None = None
     code: str | None = None
     weights: str | None = None
     data: str | None = None
+    source: str | None = None
 
-    def _series(self, key: str) -> list[float]:
+    def _accuracies(self) -> list[float]:
         if not self.epochs:
             raise ValueError(f"the history of {self.network} holds no complete epoch; train first.")
-        return [record[key] for record in self.epochs]
+        return [record["test_accuracy"] for record in self.epochs]
 
     @property
     def final_accuracy(self) -> float:
         """Test accuracy of the last epoch run, percent: the accuracy this study reports."""
-        return self._series("test_accuracy")[-1]
+        return self._accuracies()[-1]
 
     @property
     def best_accuracy(self) -> float:
         """Highest test accuracy of any epoch, percent: picked on the test set, so optimistic."""
-        return max(self._series("test_accuracy"))
+        return max(self._accuracies())
 
     def first_epoch_at(self, accuracy: float) -> int | None:
         """The first epoch, counted from 1, with at least this test accuracy (%), or None."""
-        accuracies = self._series("test_accuracy")
-        return next((e for e, a in enumerate(accuracies, 1) if a >= accuracy), None)
+        return next((e for e, a in enumerate(self._accuracies(), 1) if a >= accuracy), None)
 
     def save(self, path: str | Path) -> None:
-        """Write the history as JSON, completely or not at all.
-
-        Raises ValueError for an interrupted run, which its checkpoint holds, and OSError if it
-        cannot be written.
-        """
+        """Write it as JSON, whole or not at all; ValueError if interrupted, OSError if it fails."""
         if self.status == "interrupted":
-            raise ValueError(
-                f"this run of {self.network} was interrupted after {len(self.epochs)} epochs, and "
-                f"{path} is for a complete one: call fit again to finish it."
-            )
+            advice = f"{path} is for a complete one: call fit again to finish it."
+            run = f"this run of {self.network} was interrupted after {len(self.epochs)} epochs"
+            raise ValueError(f"{run}, and {advice}")
         write_atomically(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
@@ -93,17 +83,15 @@ class History:
         """Read a history back; raises ValueError if the file does not hold one."""
         try:
             history = cls(**translate(json.loads(read_file(path))))
-            if not 0 <= history.final_accuracy <= 100:
+            if history.status != "diverged" and not 0 <= history.final_accuracy <= 100:
                 raise ValueError(f"its final accuracy is {history.final_accuracy} %")
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{path} holds no training history ({error}); move it away and run again."
-            ) from error
+            reason = f"{path} holds no training history ({error})"
+            raise ValueError(f"{reason}; move it away and run again.") from error
         return history
 
 
-# Until November 2026 a network had a setting and a variant, and the setting, which was in the
-# config, chose the augmentation. Some names of config values were others, too.
+# Files of before November 2026 name a variant and, in the config, a setting: see translate.
 OLD_AUGMENTATIONS = {"from the page": "page", "as run": "original"}
 OLD_CONFIG_NAMES = {"watch": "monitor", "warm_up": "pct_start"}
 
@@ -132,15 +120,14 @@ def translate(record: dict) -> dict:
 
 def environment(device: torch.device) -> dict[str, str | int]:
     """What a run's bits depend on beside its identity: versions, processor, device, threads."""
-    packages = {}
+    packages, instructions = {}, torch.backends.cpu.get_cpu_capability()
     for name in ("torch", "torchvision", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {
         "python": platform.python_version(),
         **packages,
-        "machine": f"{platform.system()} {platform.machine()} "
-        f"{torch.backends.cpu.get_cpu_capability()}",
+        "machine": f"{platform.system()} {platform.machine()} {instructions}",
         "processor": _processor(),
         "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "the processor's"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -154,7 +141,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    entries = (line.partition(":") for line in lines)
-    facts = {key.strip(): value.strip() for key, _, value in entries}
+    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
     numbers = [f"{key} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts]
     return ", ".join([facts.get("model name", platform.machine()), *numbers])

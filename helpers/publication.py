@@ -1,7 +1,6 @@
-"""What the publication says of its three networks, and one table of that beside our runs.
+"""What the publication says of its three networks, in a table beside our runs.
 
-Its page, notebooks and logs: https://github.com/roulupen/ERAV4, folder assignment-5.
-docs/choices.md has what its author corrected on the same day.
+It is https://github.com/roulupen/ERAV4, folder assignment-5; docs/choices.md has its corrections.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from helpers.checkpoint import MNIST_CHECKSUM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,7 @@ class Numbers(NamedTuple):
     final: float  # test accuracy
 
 
-# ReadMe.md at commit 3218c5b. Its final accuracies are those of the best epochs, picked on the test
-# set; a log's and ours are the last epoch's.
+# ReadMe.md at commit 3218c5b; its final accuracies are of the best epochs, a log's of the last.
 PAGE = {
     "v1": Numbers(17_938, 70.51, 93.59, 8, 99.36),
     "v2": Numbers(17_938, 77.69, 96.68, 6, 99.38),
@@ -45,8 +45,8 @@ ROWS = {
 
 def published_log(name: str) -> list[dict[str, float]]:
     """The 20 records of the log of "v1", "v2" or "final": losses, and accuracies in percent."""
-    path = Path(__file__).with_name("published_logs.json")
-    return json.loads(path.read_text(encoding="utf-8"))["variants"][name]["epochs"]
+    text = Path(__file__).with_name("published_logs.json").read_text(encoding="utf-8")
+    return json.loads(text)["variants"][name]["epochs"]
 
 
 def of_records(records: list[dict[str, float]], parameters: int) -> Numbers:
@@ -61,32 +61,27 @@ def beside_published(
 ) -> pd.DataFrame:
     """A table of the page, its log, this run, and the mean of the study's runs of this network.
 
-    A run by another config than theirs, or of a network that is not in the study, stands alone.
-
-    parameters: the network's count.
-    runs: what study.table writes.
+    A run by another config or on other data than theirs, or of a network that is not in the study,
+    stands alone. parameters: the network's count. runs: what study.table writes.
     """
     import pandas as pd
 
-    columns, study = {}, pd.read_csv(runs, low_memory=False)
-    same = study[study.network == history.network]
-    for name, value in history.config.items():
-        same = same[same[name] == value] if name != "seed" else same
-    same = same[same.train_images == history.train_images]
+    columns, same = {}, pd.read_csv(runs, low_memory=False)
+    expected = history.config | {"network": history.network, "train_images": history.train_images}
+    for name in expected.keys() - {"seed"}:
+        same = same[same[name] == expected[name]]
     same = same[~same.experiment.str.contains("/|notebooks")]  # but for rounds and teachers
+    comparable = len(same) and history.data in (MNIST_CHECKSUM, None)
     name = history.network.removeprefix("original_")
-    if len(same) and name in PAGE:
+    if comparable and name in PAGE:
         columns["the page"] = PAGE[name]
         columns["its log"] = of_records(published_log(name), LOG_PARAMETERS[name])
     columns["this run"] = of_records(history.epochs, parameters)
-    if len(same):
+    if comparable:
         means = (same[key].mean() for key in Numbers._fields[1:])
         columns[f"mean of {len(same)} runs"] = Numbers(parameters, *means)
-    texts = {
-        column: [
-            "never" if v is None else form.format(v)
-            for v, form in zip(numbers, ROWS.values(), strict=True)
-        ]
-        for column, numbers in columns.items()
-    }
-    return pd.DataFrame(texts, index=list(ROWS))
+    rows = [
+        ["never" if value is None else form.format(value) for value in values]
+        for form, values in zip(ROWS.values(), zip(*columns.values(), strict=True), strict=True)
+    ]
+    return pd.DataFrame(rows, list(ROWS), list(columns))

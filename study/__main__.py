@@ -1,6 +1,7 @@
-"""The study: python -m study run trains what is missing; python -m study report compares the runs.
+"""The study: check, run and compare networks; report on all runs.
 
-run can be interrupted and killed: the next call resumes.
+Networks are experiments of study/experiments.py, or files such as examples/my_network.py. run can
+be interrupted and killed: the next call resumes.
 """
 
 from __future__ import annotations
@@ -9,13 +10,62 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from study.experiments import EXPERIMENTS
+from helpers.history import TRAIN_IMAGES
+from models import NETWORKS, TARGET_ACCURACY
+from study.experiments import EXPERIMENTS, RESULTS, SEEDS
+from study.network_file import load_network_file
 from study.runner import run
+
+# The workers import this module, too, and do not need what check, compare and report import.
+
+
+def check(name: str, parameters: int | None, accuracy: float | None, last: int) -> None:
+    """Describe a network; exit with status 1 if it has too many parameters or is not accurate."""
+    from study import check, compare, table
+
+    if name.endswith(".py"):
+        file = load_network_file(name)
+        label, model = file.name, file.network()
+    elif name in NETWORKS:
+        label, model = name, NETWORKS[name].build()
+    else:
+        raise ValueError(f"there is no network {name!r}; name a .py file or one of NETWORKS.")
+    passed = check.check(label, model, parameters)
+    if accuracy is not None:
+        tables = table.load()
+        runs = compare.runs_of(name, tables).run
+        epochs = tables.epochs[tables.epochs.run.isin(runs)].groupby("run").test_accuracy
+        steady = sum(min(values[-last:]) >= accuracy for _, values in epochs)
+        print(f"  {steady} of {len(runs)} seeds: the last {last} epochs are all at {accuracy:g}%")
+        passed &= steady == len(runs)
+    sys.exit(not passed)
+
+
+def train(names: Sequence[str], seeds: int | None, images: int, **options: object) -> None:
+    """study.runner.run; the runs on fewer images go into a folder of their own, for a trial."""
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds is {seeds}; expected at least 1, how many.")
+    root = RESULTS if images == TRAIN_IMAGES else trial_root(images)
+    seeds = seeds and range(SEEDS[0], SEEDS[0] + seeds)
+    run(names, seeds, train_images=images, root=root, **options)
+
+
+def trial_root(images: int) -> Path:
+    """Where trial runs on so many images are."""
+    return Path("build", f"trial-{images}")
+
+
+def compare(one: str, other: str, images: int, **options: object) -> None:
+    """study.compare.compare, of the runs on so many images."""
+    from study.compare import compare
+
+    compare(one, other, root=RESULTS if images == TRAIN_IMAGES else trial_root(images), **options)
 
 
 def report() -> None:
-    """study.report.report, whose libraries the workers, which import this module, do not need."""
+    """study.report.report."""
     from study.report import report
 
     report()
@@ -24,17 +74,35 @@ def report() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command. What the user can mend ends it with one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="run | report")
+    commands = parser.add_subparsers(required=True, metavar="check | run | compare | report")
+    command = commands.add_parser("check", help="describe a network before it is trained")
+    command.set_defaults(do=check)
+    command.add_argument("name", metavar="FILE", help="a .py file, or a name in models.NETWORKS")
+    command.add_argument("--parameters", type=int, metavar="N", help="the most that are allowed")
+    goal = f"that all seeds have to reach in their last epochs, say {TARGET_ACCURACY}"
+    command.add_argument("--accuracy", type=float, metavar="PERCENT", help=goal)
+    command.add_argument("--last", type=int, default=3, metavar="N", help="epochs (%(default)s)")
     command = commands.add_parser("run", help="train the runs that are missing")
-    command.set_defaults(do=run)
-    names = f"one of {', '.join(EXPERIMENTS)}; all unless given"
+    command.set_defaults(do=train)
+    names = f"a .py file, or one of {', '.join(EXPERIMENTS)}; all of these unless given"
     command.add_argument("names", nargs="*", metavar="NAME", help=names)
-    seeds = "train these seeds instead of each experiment's own"
-    command.add_argument("--seeds", nargs="+", type=int, metavar="N", help=seeds)
+    seeds = f"how many seeds, from {SEEDS[0]} on; each experiment's own unless given"
+    command.add_argument("--seeds", type=int, metavar="N", help=seeds)
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="runs side by side; one per core")
     where.add_argument("--scheduler", metavar="ADDRESS", help="train on a Dask cluster")
-    command = commands.add_parser("report", help="compare the runs that are there")
+    trial = "a trial on fewer images, under build/"
+    command.add_argument("--images", type=int, default=TRAIN_IMAGES, metavar="N", help=trial)
+    command = commands.add_parser("compare", help="two networks: the difference, and a word")
+    command.set_defaults(do=compare)
+    sides = "a .py file, a network, EXPERIMENT/NETWORK, or a .csv file of accuracies"
+    command.add_argument("one", metavar="ONE", help=sides)
+    command.add_argument("other", metavar="OTHER", help="the same")
+    looks = "the seeds were added in looks at 5, 10 and 20"
+    command.add_argument("--looks", dest="by_looks", action="store_true", help=looks)
+    command.add_argument("--to", metavar="FILE", help="also write it, as .json, .md or .png")
+    command.add_argument("--images", type=int, default=TRAIN_IMAGES, metavar="N", help=trial)
+    command = commands.add_parser("report", help="the tables, the report and its figures")
     command.set_defaults(do=report)
     options = vars(parser.parse_args(arguments))
     logging.disable(logging.CRITICAL)  # Dask's; what matters is raised

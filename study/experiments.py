@@ -23,12 +23,14 @@ class Experiment:
     networks: names in models.NETWORKS.
     config: its seed does not matter.
     folder: of the runs, NETWORK-SEED.json and the weights beside it.
+    text: of the network file that defines the network, for one that is not in models.NETWORKS.
     """
 
     networks: tuple[str, ...]
     config: TrainingConfig
     folder: Path
     seeds: tuple[int, ...] = SEEDS
+    text: str = ""
 
 
 # The one-cycle recipe: docs/recipe.md says how it was chosen. Nothing stops a run early.

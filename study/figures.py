@@ -1,7 +1,4 @@
-"""The figures of the report and of README: effects, reproduction, accuracies.
-
-Each is 5 inches wide, so that its type can be read on a phone.
-"""
+"""The figures of the report and of README, each 5 inches wide: its type is legible on a phone."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ from study.protocol import BN, EARLY, EARLY_BN, LATE, LATE_BN, MEASURES, PUBLISH
 from study.table import Tables
 from Visualization import BLUE, GRAY, VERMILLION, NotebookFigure
 
-DPI = 200
-WIDTH = 5  # inches
+DPI, WIDTH = 200, 5  # the width is in inches
 LOOKS = {"page": ("o", BLUE), "original": ("D", VERMILLION)}  # marker and color of a setting
 EFFECTS = {
     LATE: "late dropout,\nwithout BN",
@@ -51,10 +47,8 @@ def _legend(figure: NotebookFigure, handles: Sequence, columns: int) -> None:
 def effects(frame: pd.DataFrame) -> NotebookFigure:
     """Effects of dropout and batch normalization in both settings, against the margins.
 
-    The thick bar is the 90% interval: where it lies within the gray band, the effect is smaller
-    than what matters.
-
-    frame: what inference.estimates returns.
+    frame: what inference.estimates returns. The thick bar is the 90% interval: within the gray band
+        the effect is too small to matter.
     """
     figure = _figure(height=8.4)
     for axes, (name, title) in zip(figure.subplots(len(PANELS), 1), PANELS.items(), strict=True):
@@ -95,14 +89,11 @@ def reproduction(tables: Tables) -> NotebookFigure:
         ours = tables.epochs[tables.epochs.run.isin(runs)]
         for part, line, color in (("train", "--", VERMILLION), ("test", "-", BLUE)):
             errors = 100 - ours.pivot(index="run", columns="epoch", values=f"{part}_accuracy")
-            epochs = errors.columns
-            axes.fill_between(
-                epochs, errors.min(), errors.max(), color=color, alpha=0.25, linewidth=0
-            )
-            axes.plot(epochs, np.exp(np.log(errors).mean()), line, color=color, linewidth=1.2)
+            ends = errors.columns, errors.min(), errors.max()
+            axes.fill_between(*ends, color=color, alpha=0.25, linewidth=0)
+            axes.plot(np.exp(np.log(errors).mean()), line, color=color, linewidth=1.2)
             log = [100 - record[f"{part}_accuracy"] for record in published_log(network)]
-            look = {"color": "black", "linestyle": "none", "marker": "x" if part == "test" else "+"}
-            axes.plot(epochs, log, **look)
+            axes.plot(errors.columns, log, "x" if part == "test" else "+", color="black")
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20]))
         axes.yaxis.set_minor_locator(NullLocator())
@@ -129,12 +120,9 @@ def accuracies(rows: Mapping[str, Sequence[float]]) -> NotebookFigure:
     axes = figure.subplots()
     axes.axvline(TARGET_ACCURACY, color=GRAY, linestyle=":", linewidth=1.2)
     for y, values in enumerate(rows.values()):
-        mean, (low, high) = np.mean(values), estimate(values).interval()
-        axes.plot(
-            values, [y + 0.14] * len(values), color=BLUE, linestyle="none", marker="o", alpha=0.45
-        )
-        axes.hlines(y - 0.14, low, high, color="black", linewidth=2)
-        axes.plot(mean, y - 0.14, color="black", marker="D", markersize=6)
+        axes.plot(values, [y + 0.14] * len(values), "o", color=BLUE, alpha=0.45)
+        axes.hlines(y - 0.14, *estimate(values).interval(), color="black", linewidth=2)
+        axes.plot(np.mean(values), y - 0.14, "D", color="black", markersize=6)
     axes.set_yticks(range(len(rows)), rows, fontsize=10)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("test accuracy after the last epoch (%)", fontsize=10)

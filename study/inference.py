@@ -13,19 +13,9 @@ from scipy import stats
 
 from helpers.publication import published_log
 from models import PAGE, TARGET_ACCURACY
+from study import protocol
 from study.experiments import EXPERIMENTS
-from study.protocol import (
-    CLAIMS,
-    CONTRASTS,
-    MEASURES,
-    PAIR_TEST,
-    PUBLISHED,
-    SETTINGS,
-    SIX,
-    Part,
-    contrast,
-    wide,
-)
+from study.protocol import MEASURES, SETTINGS, Part
 from study.table import Tables, measures
 
 ALPHA = 0.05
@@ -51,27 +41,28 @@ class Estimate(NamedTuple):
         return float(2 * stats.t.sf(abs(self.mean - null) / self.error, self.freedom))
 
     def within(self, margin: float, null: float = 0) -> bool:
-        """Whether two one-sided t tests, at 0.05 each, find it within the margin (Lakens 2017).
-
-        That is, whether the 90% interval lies between null - margin and null + margin.
-        """
+        """Whether the 90% interval is in null -+ margin: two one-sided tests (Lakens 2017)."""
         low, high = self.interval(1 - 2 * ALPHA)
         return null - margin < low and high < null + margin
 
 
+def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+    """A weighted sum of independent estimates; its degrees of freedom are Welch's (1947)."""
+    mean = sum(w * e.mean for e, w in zip(estimates, weights, strict=True))
+    variances = [(w * e.error) ** 2 for e, w in zip(estimates, weights, strict=True)]
+    each = sum(v**2 / e.freedom for e, v in zip(estimates, variances, strict=True))
+    freedom = sum(variances) ** 2 / each if each else sum(e.freedom for e in estimates)
+    return Estimate(mean, sqrt(sum(variances)), freedom)
+
+
 def welch(samples: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate:
-    """A weighted sum of the means of independent samples (Welch 1947), of 2 values or more each."""
-    means = [float(np.mean(sample)) for sample in samples]
-    parts = [w**2 * np.var(s, ddof=1) / len(s) for s, w in zip(samples, weights, strict=True)]
-    mean = sum(w * m for m, w in zip(means, weights, strict=True))
-    each = sum(p**2 / (len(s) - 1) for p, s in zip(parts, samples, strict=True))
-    freedom = sum(parts) ** 2 / each if each else sum(len(s) - 1 for s in samples)
-    return Estimate(mean, sqrt(sum(parts)), float(freedom))
+    """A weighted sum of the means of independent samples, of 2 values or more each."""
+    return combine([estimate(sample) for sample in samples], weights)
 
 
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of 2 values or more; its error is sd / sqrt(n)."""
-    return welch([values], [1])
+    return Estimate(float(np.mean(values)), float(stats.sem(values)), len(values) - 1)
 
 
 def prediction_interval(values: Sequence[float]) -> Interval:
@@ -84,10 +75,7 @@ def sign_flip_test(values: Sequence[float], null: float = 0) -> float:
     """The exact two-sided p value of the mean, over all 2**n signs of the n values less the null.
 
     It assumes that the values are symmetric about the null, and no more. Sums that are equal but
-    for rounding, by a billionth of the largest there can be, count as equal; scipy's
-    permutation_test misses such ties.
-
-    values: 25 at most, for the memory's sake.
+    for rounding count as equal; scipy's permutation_test misses such ties. values: 25 at most.
     """
     sums, values = np.zeros(1), np.asarray(values, dtype=float) - null
     for value in values:
@@ -112,7 +100,7 @@ def estimates(tables: Tables) -> pd.DataFrame:
     final accuracy), 95% interval (low, high), 90% interval (low90, high90), p, the sign-flip test's
     flip_p, and whether it is within the measure's margin of the null.
 
-    Raises ValueError unless all runs of both settings are in: before the last, nothing is computed.
+    Raises ValueError unless all runs of both settings are in.
     """
     rows = []
     for setting in SETTINGS:
@@ -125,25 +113,17 @@ def estimates(tables: Tables) -> pd.DataFrame:
                 "them; no verdict is computed before the last is in."
             )
         for name, measure in MEASURES.items():
-            table = wide(runs, name, setting)
-            for formula in (*CONTRASTS, *PAGE):
+            table = protocol.wide(runs, name, setting)
+            for formula in (*protocol.CONTRASTS, *PAGE):
                 null = TARGET_ACCURACY if formula in PAGE and name == "final" else 0.0
-                values = contrast(table, formula, name)
-                rows.append(_row(values, estimate(values), measure.margin, null))
-                rows[-1] |= {"setting": setting, "measure": name, "formula": formula}
-    return pd.DataFrame(rows).set_index(["setting", "measure", "formula"])
-
-
-def _row(values: Sequence[float], mean: Estimate, margin: float, null: float) -> dict:
-    low, high = mean.interval()
-    low90, high90 = mean.interval(1 - 2 * ALPHA)
-    numbers = {"mean": mean.mean, "low": low, "high": high, "low90": low90, "high90": high90}
-    tests = {
-        "p": mean.p(null),
-        "flip_p": sign_flip_test(values, null),
-        "within": mean.within(margin, null),
-    }
-    return {"estimate": mean, "null": null, **numbers, **tests}
+                values = protocol.contrast(table, formula, name)
+                mean = estimate(values)
+                intervals = (*mean.interval(), *mean.interval(1 - 2 * ALPHA))
+                tests = (mean.p(null), sign_flip_test(values, null))
+                row = (setting, name, formula, mean, null, mean.mean, *intervals, *tests)
+                rows.append((*row, mean.within(measure.margin, null)))
+    columns = "setting measure formula estimate null mean low high low90 high90 p flip_p within"
+    return pd.DataFrame(rows, columns=columns.split()).set_index(columns.split()[:3])
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -151,45 +131,37 @@ def _row(values: Sequence[float], mean: Estimate, margin: float, null: float) ->
 SHOWN, OPPOSITE = "shown", "shown, in the opposite direction"
 NEGLIGIBLE = {SHOWN: "significant but negligible", OPPOSITE: "opposite, but negligible"}
 NO_EFFECT, INCONCLUSIVE = "no practically relevant effect", "inconclusive"
+SAME, NOT_SAME, UNDECIDED = "the same", "not the same", "not distinguishable"  # in both settings
 
 
 def verdicts(frame: pd.DataFrame, setting: str) -> pd.DataFrame:
     """A row per claim: p, corrected (by Holm, over the five) and the word."""
-    effects = [
-        [frame.loc[setting, part.measure, part.formula] for part in claim.parts] for claim in CLAIMS
-    ]
-    p_values = [claim_p(claim.parts, e) for claim, e in zip(CLAIMS, effects, strict=True)]
-    corrected = holm(p_values)
-    words = [
-        word(claim.parts, e, p) for claim, e, p in zip(CLAIMS, effects, corrected, strict=True)
-    ]
-    return pd.DataFrame({"p": p_values, "corrected": corrected, "word": words})
+    rows = []
+    for claim in protocol.CLAIMS:
+        effects = [frame.loc[setting, part.measure, part.formula] for part in claim.parts]
+        rows.append({"parts": claim.parts, "effects": effects, "p": claim_p(claim.parts, effects)})
+    table = pd.DataFrame(rows)
+    table["corrected"] = holm(table.p)
+    table["word"] = list(map(word, table.parts, table.effects, table.corrected))
+    return table[["p", "corrected", "word"]]
 
 
 def claim_p(parts: Sequence[Part], effects: Sequence[pd.Series]) -> float:
-    """The two-sided p value of a claim.
-
-    That of several parts, that all of them hold, is the largest of theirs, or 1 if a mean has the
-    wrong sign: the intersection-union test (Berger 1982).
-    """
+    """The two-sided p value of a claim; of several parts by intersection-union (Berger 1982)."""
     if len(parts) > 1 and not all(map(_as_claimed, parts, effects)):
         return 1.0
     return max(effect.p for effect in effects)
 
 
 def word(parts: Sequence[Part], effects: Sequence[pd.Series], corrected: float) -> str:
-    """The word for the effect of a claim.
+    """The word for a claim, by its p value after Holm's correction.
 
     Of several parts the weakest decides: one with the wrong sign, at 0.05 over their number, or one
     within the margin, is enough.
-
-    corrected: the claim's p value after Holm's correction.
     """
     wrong = [e for part, e in zip(parts, effects, strict=True) if not _as_claimed(part, e)]
-    if len(parts) > 1:
-        wrong = [effect for effect in wrong if effect.p < ALPHA / len(parts)]
-    elif corrected >= ALPHA:
-        wrong = []
+    sure = [e.p < ALPHA / len(parts) if len(parts) > 1 else corrected < ALPHA for e in wrong]
+    wrong = [effect for effect, is_sure in zip(wrong, sure, strict=True) if is_sure]
     if wrong or corrected < ALPHA:
         direction = OPPOSITE if wrong else SHOWN
         return NEGLIGIBLE[direction] if any(e.within for e in wrong or effects) else direction
@@ -200,48 +172,32 @@ def _as_claimed(part: Part, effect: pd.Series) -> bool:
     return part.sign * (effect["mean"] - part.null) > 0
 
 
-# --- both settings --------------------------------------------------------------------------------
-
-SAME, NOT_SAME, UNDECIDED = "the same", "not the same", "not distinguishable"
-
-
 def between_settings(frame: pd.DataFrame) -> pd.DataFrame:
-    """How each contrast differs between the settings, original less page, by Welch.
+    """How each contrast differs between the settings, original less page, a row for each.
 
-    Returns a row per (measure, formula): mean, low, high, p and the word: "the same" if the 90%
-    interval of the difference lies within the margin, "not the same" if the 95% interval excludes
-    0, else "not distinguishable".
+    The word is "the same" if the difference's 90% interval lies within the margin, "not the same"
+    if its 95% interval excludes 0.
     """
-    page, original = (frame.loc[setting] for setting in ("page", "original"))
-    rows = {}
-    for measure, formula in page.index:
-        pair = [side.loc[(measure, formula), "estimate"] for side in (page, original)]
-        # Welch and Satterthwaite, from the estimates that are there.
-        error = sqrt(sum(e.error**2 for e in pair))
-        each = sum(e.error**4 / e.freedom for e in pair)
-        difference = Estimate(pair[1].mean - pair[0].mean, error, error**4 / each)
-        p, same = difference.p(), difference.within(MEASURES[measure].margin)
-        low, high = difference.interval()
-        text = SAME if same else NOT_SAME if p < ALPHA else UNDECIDED
-        rows[measure, formula] = {
-            "mean": difference.mean,
-            "low": low,
-            "high": high,
-            "p": p,
-            "word": text,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    rows = []
+    for measure, formula in frame.loc["page"].index:
+        pair = [frame.loc[(setting, measure, formula), "estimate"] for setting in SETTINGS]
+        difference = combine(pair, (-1, 1))
+        same = difference.within(MEASURES[measure].margin)
+        text = SAME if same else NOT_SAME if difference.p() < ALPHA else UNDECIDED
+        numbers = (difference.mean, *difference.interval(), difference.p())
+        rows.append((measure, formula, *numbers, text))
+    columns = ["measure", "formula", "mean", "low", "high", "p", "word"]
+    return pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 
 def pair_test(frame: pd.DataFrame) -> tuple[Estimate, str]:
     """The sixth test: v1 - v2, final accuracy, in the mean of both settings; and its word."""
-    pair = [frame.loc[(s, PAIR_TEST.measure, PAIR_TEST.formula), "estimate"] for s in SETTINGS]
-    error = sqrt(sum(e.error**2 for e in pair)) / 2
-    each = sum((e.error / 2) ** 4 / e.freedom for e in pair)
-    mean = Estimate(sum(e.mean for e in pair) / 2, error, error**4 / each)
-    margin = MEASURES[PAIR_TEST.measure].margin
-    effect = pd.Series({"mean": mean.mean, "p": mean.p(), "within": mean.within(margin)})
-    return mean, word([PAIR_TEST], [effect], mean.p())
+    part = protocol.PAIR_TEST
+    pair = [frame.loc[(setting, part.measure, part.formula), "estimate"] for setting in SETTINGS]
+    mean = combine(pair, (0.5, 0.5))
+    within = mean.within(MEASURES[part.measure].margin)
+    effect = pd.Series({"mean": mean.mean, "p": mean.p(), "within": within})
+    return mean, word([part], [effect], mean.p())
 
 
 # --- reproduction ---------------------------------------------------------------------------------
@@ -251,30 +207,26 @@ def reproduction(tables: Tables) -> pd.DataFrame:
     """Each published log held against our ten runs of it, in the original setting.
 
     Returns a row per (network, figure of SIX): the log's number, the 95% prediction interval of one
-    more run (low, high), whether it lies inside; and, the same for all figures of a network, the
-    rank of the log's curve among the eleven by distance from the mean of the others (11 is the
-    farthest) and whether the network is reproduced: at most one figure outside, and not the
-    farthest.
+    more run (low, high), whether it lies inside; and for the network curve_rank's rank among the
+    eleven curves, and whether it is reproduced: at most one figure outside, and not the farthest.
     """
-    rows = {}
-    for network in PUBLISHED:
+    rows = []
+    for network in protocol.PUBLISHED:
         ours = tables.of("original", f"original_{network}")
         log = pd.DataFrame(published_log(network))
-        numbers, planned = measures(log, len(log)), len(log)
-        curves = [log.test_accuracy.to_numpy()]
-        for run in ours.run:
-            accuracy = tables.epochs.test_accuracy[tables.epochs.run == run].to_numpy()
-            # A run that stopped early keeps its last.
-            curves.append(np.pad(accuracy, (0, planned - len(accuracy)), mode="edge"))
-        rank = curve_rank(np.log(100 - np.array(curves)))
-        for figure in SIX:
+        numbers = measures(log, len(log))
+        epochs = tables.epochs[tables.epochs.run.isin(ours.run)]
+        curves = epochs.pivot(index="run", columns="epoch", values="test_accuracy")
+        curves = curves.ffill(axis=1)  # a run that stopped early keeps its last
+        rank = curve_rank(np.log(100 - np.vstack([log.test_accuracy, curves])))
+        for figure in protocol.SIX:
             low, high = prediction_interval(ours[figure])
             inside = low - 1e-9 <= numbers[figure] <= high + 1e-9
-            row = {"log": numbers[figure], "low": low, "high": high, "inside": inside}
-            rows[network, figure] = row | {"rank": rank}
-    frame = pd.DataFrame.from_dict(rows, orient="index")
+            rows.append((network, figure, numbers[figure], low, high, inside, rank))
+    columns = ["network", "figure", "log", "low", "high", "inside", "rank"]
+    frame = pd.DataFrame(rows, columns=columns).set_index(columns[:2])
     inside = frame.groupby(level=0).inside.transform("sum")
-    frame["reproduced"] = (inside >= len(SIX) - 1) & (frame["rank"] <= len(ours))
+    frame["reproduced"] = (inside >= len(protocol.SIX) - 1) & (frame["rank"] <= len(ours))
     return frame
 
 
@@ -284,5 +236,5 @@ def curve_rank(curves: np.ndarray) -> int:
     curves: float [curves, epochs]; the distance is the mean squared difference over epochs.
     """
     others = (curves.sum(axis=0) - curves) / (len(curves) - 1)
-    distances = ((curves - others) ** 2).mean(axis=1)
+    distances = np.square(curves - others).mean(axis=1)
     return 1 + int((distances[1:] < distances[0] - 1e-12).sum())

@@ -1,7 +1,6 @@
 """What the study asks, as data, by the rules of PROTOCOL.md: measures, contrasts and claims.
 
-A contrast is a formula of networks' names, evaluated on a measure of the runs of one seed; a claim
-says of contrasts that they lie above or below something. inference.py computes what comes of them.
+A contrast is a formula of networks' names, evaluated on a measure of the runs of one seed.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ class Measure(NamedTuple):
     """A column of runs.csv, and how contrasts of it are made and written.
 
     margin: the smallest effect of interest, on the scale that contrasts have.
-    scale: "difference"; "log", where the measure is a logarithm; or "ratio", where a contrast is
-        the logarithm of a ratio of means.
+    scale: "difference"; "log" of a measure; or "ratio", where a contrast is the log of a ratio.
     """
 
     title: str
@@ -87,19 +85,16 @@ class Part(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A claim of the publication's page.
+    """A claim of the publication's page: several parts hold at once.
 
-    parts: what it says of contrasts, all at once.
     unit: of the first part's estimate as written.
     size: the mean effect that it claims, on the natural scale; None if it claims none.
-    withdrawn: what its author put in its place on the same day.
     """
 
     text: str
     parts: tuple[Part, ...]
     unit: str
     size: float | None = None
-    withdrawn: str = ""
 
 
 CLAIMS = (
@@ -107,21 +102,14 @@ CLAIMS = (
         "Dropout in the last blocks delays convergence by 2 to 4 epochs",
         (Part(LATE, "log_error", 1),),
         "times the test error of epochs 1 to 7",
-        withdrawn="3 epochs, which is v1 against Final",
     ),
     Claim(
         "Batch normalization converges 4 times as fast",
         (Part(WITHOUT_BN, "to_99", 1),),
         "times as fast to 99%",
         size=4.0,
-        withdrawn="3 epochs sooner",
     ),
-    Claim(
-        "Batch normalization adds 0.17 points",
-        (Part(BN, "final", 1),),
-        "points",
-        size=0.17,
-    ),
+    Claim("Batch normalization adds 0.17 points", (Part(BN, "final", 1),), "points", size=0.17),
     Claim(
         f"Final passes {TARGET_ACCURACY}%, v1 and v2 do not; Final is the most accurate",
         (
@@ -142,8 +130,7 @@ CLAIMS = (
 # The sixth test of the third round, in the mean of both settings: the page has v1 below v2.
 PAIR_TEST = Part(PAIR, "final", -1)
 
-# What the reproduction of a log looks at, and the published networks in each setting.
-SIX = {
+SIX = {  # what the reproduction of a log looks at
     "first_train": "train accuracy, epoch 1",
     "first": "test accuracy, epoch 1",
     "to_99": "first epoch at 99%",
@@ -155,23 +142,16 @@ PUBLISHED = ("v1", "v2", "final")
 
 
 def wide(runs: pd.DataFrame, measure: str, setting: str) -> pd.DataFrame:
-    """A measure of a setting's runs: a row per seed, a column per network by its name on the page.
-
-    In the original setting Final is v2 with batch normalization, and has a column by either name.
-    """
+    """A measure of a setting's runs: a row per seed, a column per network by its page's name."""
     table = runs.pivot(index="seed", columns="network", values=measure)
     table.columns = [name.removeprefix(SETTINGS[setting]) for name in table.columns]
-    if "v2_bn" not in table:
+    if "v2_bn" not in table:  # in the original setting Final is v2 with batch normalization
         table["v2_bn"] = table["final"]
     return table[list(PAGE)]
 
 
 def contrast(table: pd.DataFrame, formula: str, measure: str) -> np.ndarray:
-    """A contrast's number of every seed.
-
-    table: what wide returns. Of a measure whose scale is "ratio" the number is ln(the mean of those
-    networks that are added / the mean of those that are subtracted).
-    """
+    """A contrast's number per seed; a "ratio" is ln(mean of those added / of those subtracted)."""
     if MEASURES[measure].scale != "ratio" or "-" not in formula:
         return table.eval(formula).to_numpy(float)
     units = pd.DataFrame(np.eye(table.shape[1]), columns=table.columns)

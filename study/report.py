@@ -16,21 +16,9 @@ import pandas as pd
 from helpers.files import write_atomically
 from helpers.publication import LOG_PARAMETERS, of_records, published_log
 from models import NETWORKS, TARGET_ACCURACY, count_parameters
-from study import figures, inference
+from study import figures, inference, protocol
 from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, RESULTS
-from study.protocol import (
-    CLAIMS,
-    CONTRASTS,
-    EARLY,
-    EARLY_BN,
-    LATE,
-    LATE_BN,
-    MEASURES,
-    PUBLISHED,
-    SETTINGS,
-    SIX,
-    WITHOUT_BN,
-)
+from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
 TEMPLATE = Path(__file__).with_name("report.md")
@@ -40,8 +28,7 @@ ACCURACY_HEADER = ["final accuracy, %", f"over {TARGET_ACCURACY}%", "last 3", "l
 def report(root: str | Path = RESULTS, readme: str | Path = "README.md") -> None:
     """Write the CSV files, report.md and its figures into root, and the tables into README.
 
-    Raises ValueError, and writes nothing, if a run is missing or no run; OSError if a file cannot
-    be written.
+    Raises ValueError, and writes nothing, if a run is missing; OSError if a file cannot be written.
     """
     tables = load(root)
     frame = inference.estimates(tables)
@@ -64,15 +51,15 @@ def page(tables: Tables, frame: pd.DataFrame) -> str:
     """report.md, as Markdown. frame: what inference.estimates returns."""
     between = inference.between_settings(frame)
     pair, word = inference.pair_test(frame)
-    most = [formula for formula in CONTRASTS if formula != WITHOUT_BN]
-    epochs = [LATE, LATE_BN, EARLY, EARLY_BN, WITHOUT_BN]
+    most = [formula for formula in CONTRASTS if formula != protocol.WITHOUT_BN]
+    epochs = [protocol.LATE, protocol.LATE_BN, protocol.EARLY, protocol.EARLY_BN]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         claims=claims_table(frame),
         pair=f"{MEASURES['final'].write(pair.mean, *pair.interval())} points: {word}",
         parts=parts_table(frame),
         reproduction=reproduction_table(tables),
         contrasts=contrasts_table(frame, between, ("final", "log_error"), most),
-        speeds=contrasts_table(frame, between, ("to_99", "first"), epochs),
+        speeds=contrasts_table(frame, between, ("to_99", "first"), [*epochs, protocol.WITHOUT_BN]),
         target=TARGET_ACCURACY,
         variants=variants_table(tables),
         experiments=experiments_table(tables),
@@ -123,10 +110,8 @@ def p_value(p: float) -> str:
 
 def estimate_cell(effect: pd.Series, measure: str, formula: str) -> str:
     """An estimate with its interval: of a network's own number without a sign."""
-    numbers = (effect["mean"], effect.low, effect.high)
-    if formula in CONTRASTS:
-        return MEASURES[measure].write(*numbers)
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
+    write = MEASURES[measure].write if formula in CONTRASTS else "{:.3f} [{:.3f}, {:.3f}]".format
+    return write(effect["mean"], effect.low, effect.high)
 
 
 def accuracy_cells(runs: pd.DataFrame) -> list[str]:
@@ -171,19 +156,18 @@ def parts_table(frame: pd.DataFrame) -> str:
             cells.append(f"{p_value(effect.p)}; {p_value(effect.flip_p)}")
             cells.append("yes" if effect.within else "no")
         rows.append(cells)
-    columns = ("", " p: t; sign-flip", " within")
-    header = [f"{setting}{column}" for setting in SETTINGS for column in columns]
+    header = [f"{s}{column}" for s in SETTINGS for column in ("", " p: t; sign-flip", " within")]
     return markdown(["contrast or level", *header], rows)
 
 
 def reproduction_table(tables: Tables) -> str:
     """A row per figure of the logs, a column per network."""
     frame, rows = inference.reproduction(tables), []
-    for figure, title in SIX.items():
+    marks = {True: "", False: " **outside**"}
+    for figure, title in protocol.SIX.items():
         cells = [frame.loc[(network, figure)] for network in PUBLISHED]
-        texts = (f"{c.log:.4g} in [{c.low:.4g}, {c.high:.4g}]" for c in cells)
-        marks = ("" if c.inside else " **outside**" for c in cells)
-        rows.append([title, *map("".join, zip(texts, marks, strict=True))])
+        texts = (f"{c.log:.4g} in [{c.low:.4g}, {c.high:.4g}]{marks[c.inside]}" for c in cells)
+        rows.append([title, *texts])
     rows.append(["rank of the curve", *(f"{c['rank']} of 11" for c in cells)])
     rows.append(["**reproduced**", *("**yes**" if c.reproduced else "**no**" for c in cells)])
     return markdown(["figure of the log", *PUBLISHED], rows)
@@ -223,10 +207,8 @@ def variants_table(tables: Tables) -> str:
 def experiments_table(tables: Tables) -> str:
     """A row per experiment and network, but for the two settings' and the recipe's rounds."""
     others = tables.runs[~tables.runs.experiment.str.match("page|original|notebooks|rounds/")]
-    rows = [
-        [*name, f"{len(runs)}", f"{runs.epochs.iloc[0]}", *accuracy_cells(runs)]
-        for name, runs in others.groupby(["experiment", "network"], sort=False)
-    ]
+    groups = others.groupby(["experiment", "network"], sort=False)
+    rows = [[*name, f"{len(r)}", f"{r.epochs.iloc[0]}", *accuracy_cells(r)] for name, r in groups]
     return markdown(["experiment", "network", "runs", "epochs", *ACCURACY_HEADER], rows)
 
 
@@ -236,8 +218,8 @@ def published_table(tables: Tables) -> str:
     for network in PUBLISHED:
         log = of_records(published_log(network), LOG_PARAMETERS[network])
         first, final = f"{log.first_train:.2f} / {log.first:.2f}", f"{log.final:.2f}"
-        name = f"{network}, published log"
-        rows.append([name, f"{log.parameters:,}", first, f"{log.to_99}", final])
+        name, epoch = f"{network}, published log", f"{log.to_99}"
+        rows.append([name, f"{log.parameters:,}", first, epoch, final])
         for setting, prefix in SETTINGS.items():
             runs = tables.of(setting, prefix + network)
             first = f"{runs.first_train.mean():.2f} / {runs['first'].mean():.2f}"
@@ -258,8 +240,6 @@ def recipe(tables: Tables) -> dict[str, pd.DataFrame]:
 
 def recipe_table(tables: Tables) -> str:
     """README's: the recipe's runs."""
-    rows = [
-        [name, parameters(runs.network.iloc[0]), *accuracy_cells(runs)]
-        for name, runs in recipe(tables).items()
-    ]
+    groups = recipe(tables).items()
+    rows = [[name, parameters(r.network.iloc[0]), *accuracy_cells(r)] for name, r in groups]
     return markdown(["ten seeds each", "parameters", *ACCURACY_HEADER], rows)

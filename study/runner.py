@@ -1,7 +1,4 @@
-"""python -m study run: trains the missing runs of experiments on Dask's workers.
-
-A run done twice gives the same files, so the next call resumes or repeats whatever broke off.
-"""
+"""python -m study run: trains the missing runs on Dask's workers; resumes whatever broke off."""
 
 from __future__ import annotations
 
@@ -12,15 +9,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import product
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NamedTuple
 
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed import Client, KilledWorker, LocalCluster, Nanny, as_completed, get_worker
 from distributed.comm import get_address_host_port
 from torch import nn
 from tqdm import tqdm
@@ -28,45 +28,65 @@ from tqdm import tqdm
 from DataPipeline import load_mnist, make_loaders
 from helpers.checkpoint import save_weights
 from helpers.config import TrainingConfig
-from helpers.history import TRAIN_IMAGES, History
+from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
 from models import NETWORKS
-from study.experiments import EXPERIMENTS, Experiment
-from TrainingHelper import evaluate, fit, get_device, set_seed
+from study.experiments import EXPERIMENTS, RESULTS, Experiment
+from study.network_file import from_text, load_network_file
+from TrainingHelper import evaluate, fit, get_device, make_optimizer, set_seed
 
 SECONDS = 10  # for a scheduler and its first worker to answer
-ONE_RUN = threading.Lock()  # a run seeds the generators of its whole process
 LOCAL = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
 # Otherwise Dask would serve its pages to other machines.
 LOCAL |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
 tqdm.set_lock(threading.RLock())  # tqdm's own leaks a semaphore when its process is killed
+Trained = tuple[History, nn.Module]
 
 
 class Run(NamedTuple):
     """A run to do; it writes path.json, path.safetensors and, before them, a checkpoint path.pt."""
 
     path: str
-    network: str  # a name in NETWORKS
+    network: str  # a name in NETWORKS, unless a network file's text defines it
     config: TrainingConfig
     train_images: int
+    text: str
 
 
-def train_run(
-    run: Run, checkpoint: str | None, report_epochs: Callable[[History], None]
-) -> tuple[History, nn.Module]:
-    """Train as a notebook does, without loader threads; the network comes back on the CPU.
+def train_run(run: Run, checkpoint: str | None, report: Callable[[History], None]) -> Trained:
+    """Train as a notebook does, but without loader threads; report is called after each epoch.
 
-    report_epochs: called with the history after each epoch.
-
-    Raises what fit raises.
+    A run whose loss is no longer finite ends with status "diverged" and its complete epochs.
     """
-    device, data = get_device(), load_mnist().subset(run.train_images)
-    loaders = make_loaders(data, run.config, device, num_workers=0)
-    set_seed(run.config.seed)
-    model = NETWORKS[run.network].build()
-    history = fit(model, *loaders, run.config, device, checkpoint, report_epochs)
-    loss, accuracy = evaluate(model, loaders[0].unaugmented(), device)
-    history.clean_train = {"loss": loss, "accuracy": accuracy}
+    device, data, config = get_device(), load_mnist().subset(run.train_images), run.config
+    file = from_text(run.network.rpartition("-")[0], run.text) if run.text else None
+    loaders = make_loaders(data, config, device, 0, file and file.augment)
+    set_seed(config.seed)
+    model, own = file.network() if file else NETWORKS[run.network].build(), {}
+    if file:
+        optimizer = (file.optimizer or partial(make_optimizer, config=config))(model)
+        schedule = file.scheduler(optimizer, len(loaders[0])) if file.scheduler else None
+        own = {"optimizer": optimizer, "scheduler": schedule, "interval": file.interval}
+    try:
+        history = fit(model, *loaders, config, device, checkpoint, report, name=run.network, **own)
+        loss, accuracy = evaluate(model, loaders[0].unaugmented(), device)
+        history.clean_train = {"loss": loss, "accuracy": accuracy}
+    except FloatingPointError as error:
+        history = error.history
+        history.status = "diverged"
+    history.source = run.text or None
     return history, model.cpu()
+
+
+def find_experiment(name: str) -> Experiment:
+    """One of EXPERIMENTS, or that of a network file; ValueError for a name that is neither."""
+    if name.endswith(".py"):
+        file = load_network_file(name)
+        kind = "peers" if Path(name).parent.name == "peers" else "networks"
+        return Experiment((file.name,), file.config, RESULTS / kind / file.name, text=file.text)
+    if name not in EXPERIMENTS:
+        choices = ", ".join(EXPERIMENTS)
+        raise ValueError(f"there is no experiment {name!r}; choose from {choices}, or name a file.")
+    return EXPERIMENTS[name]
 
 
 def run(
@@ -75,57 +95,71 @@ def run(
     jobs: int | None = None,
     scheduler: str | None = None,
     train_images: int = TRAIN_IMAGES,
+    root: Path = RESULTS,
 ) -> None:
     """Train each run of EXPERIMENTS that is not in its experiment's folder, seed by seed.
 
-    names: of the experiments, and seeds: of each one's; all of them unless given.
+    names: of the experiments, or network files, and seeds: of each one's; all unless given.
     jobs: runs side by side on this machine; one per core unless given.
     scheduler: the address of a Dask scheduler, to train on its workers instead.
+    root: of the experiments' folders, in place of results.
 
     Raises ValueError, before any training, for a bad argument or a foreign file in a folder;
-    RuntimeError if a run fails or no worker answers; OSError if a file cannot be read or written.
+    RuntimeError if a run fails or no worker answers; OSError.
     """
-    if unknown := [name for name in names if name not in EXPERIMENTS]:
-        choices = ", ".join(EXPERIMENTS)
-        raise ValueError(f"there is no experiment {unknown[0]!r}; choose from {choices}.")
+    experiments = {name: find_experiment(name) for name in names or EXPERIMENTS}
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}; expected at least 1, the runs side by side.")
     if twice := [seed for seed in seeds or () if list(seeds).count(seed) > 1]:
         raise ValueError(f"the seed {twice[0]} is named twice; name each seed once.")
     missing = []
-    for name in names or EXPERIMENTS:
-        experiment = EXPERIMENTS[name]
-        folder, present = experiment.folder, _present(experiment)
-        configs = [replace(experiment.config, seed=seed) for seed in seeds or experiment.seeds]
-        wanted = [
-            Run(f"{folder.absolute() / network}-{config.seed}", network, config, train_images)
-            for config in configs
-            for network in experiment.networks
-        ]
-        lacking = [run for run in wanted if (run.network, run.config.seed) not in present]
+    for name, experiment in experiments.items():
+        folder = experiment.folder
+        if root != RESULTS and folder.is_relative_to(RESULTS):
+            folder = root / folder.relative_to(RESULTS)
+        present = _present(experiment, folder)
+        wanted = list(product(seeds or experiment.seeds, experiment.networks))
+        lacking = [pair for pair in wanted if pair not in present]
+        for seed, network in lacking:
+            path = f"{folder.absolute() / network}-{seed}"
+            config = replace(experiment.config, seed=seed)
+            missing.append(Run(path, network, config, train_images, experiment.text))
         count = f"{len(lacking)} of {len(wanted)}" if lacking else f"all {len(wanted)}"
-        print(f"{count} runs of {name} are {'missing from' if lacking else 'in'} {folder}")
-        missing += lacking
-    sys.stdout.flush()
+        print(count, f"runs of {name} are", "missing from" if lacking else "in", folder, flush=True)
     if missing:
         load_mnist()  # fetched once, before all workers look for it
-        with _dask(scheduler, min(jobs or CPU_COUNT, len(missing))) as client:
+        jobs = min(jobs or CPU_COUNT, len(missing))
+        if not scheduler:
+            print(f"about {_minutes(missing, jobs):.0f} minutes, {jobs} runs at a time", flush=True)
+        with _dask(scheduler, jobs) as client:
             _train(missing, client)
 
 
-def _present(experiment: Experiment) -> set[tuple[str, int]]:
-    """The (network, seed) of each run in a folder; ValueError for one of another experiment."""
-    runs = set()
-    for path in experiment.folder.glob("*.json"):
-        history = History.load(path)
+def _minutes(runs: list[Run], jobs: int) -> float:
+    """How long runs take on this machine, by a few steps of each network."""
+    seconds, per_image = 0.0, {}
+    for run in runs:
+        if run.network not in per_image:
+            config = replace(run.config, epochs=1, patience=1, plain_epochs=0)
+            few = run._replace(train_images=16 * config.batch_size, config=config)
+            started = time.perf_counter()
+            train_run(few, None, lambda _: None)
+            # Evaluation takes about a third of training, an image.
+            images = few.train_images * 4 / 3 + TEST_IMAGES / 3
+            per_image[run.network] = (time.perf_counter() - started) / images
+        seconds += per_image[run.network] * (run.train_images + TEST_IMAGES / 3) * run.config.epochs
+    return seconds / jobs / 60
+
+
+def _present(experiment: Experiment, folder: Path) -> set[tuple[int, str]]:
+    """The (seed, network) of each run in a folder; ValueError for one of another experiment."""
+    histories = {path: History.load(path) for path in folder.glob("*.json")}
+    for path, history in histories.items():
         config = asdict(replace(experiment.config, seed=history.seed))
         if history.network not in experiment.networks or history.config != config:
-            raise ValueError(
-                f"{path} holds a run by another network or config than the experiment's; it was "
-                "left alone. Move it away."
-            )
-        runs.add((history.network, history.seed))
-    return runs
+            text = f"{path} holds a run by another network or config than the experiment's"
+            raise ValueError(f"{text}; it was left alone. Move it away.")
+    return {(history.seed, history.network) for history in histories.values()}
 
 
 def _train(runs: list[Run], client: Client) -> None:
@@ -146,18 +180,20 @@ def _train(runs: list[Run], client: Client) -> None:
                 raise RuntimeError("the Dask scheduler is gone: run again for what is missing.")
             if error := future.exception():
                 if isinstance(error, KilledWorker):
-                    error = "several workers died of it, perhaps for lack of memory; see their logs."
-                failures.append(f"{Path(run.path).name}: {' '.join(str(error).split())}")
-                line = failures[-1]
+                    error = "several workers died of it, perhaps for lack of memory."
+                line = f"{Path(run.path).name}: {' '.join(str(error).split())}"
+                failures.append(line)
             else:
                 history, model = future.result()
                 future.release()  # or it would be trained again if its worker died
-                label = {"seed": history.seed, "accuracy": history.final_accuracy}
-                save_weights(model, f"{run.path}.safetensors", run.network, **label)
+                line = f"{run.network} seed {history.seed}  "
+                if history.status != "diverged":
+                    label = {"seed": history.seed, "accuracy": history.final_accuracy}
+                    save_weights(model, f"{run.path}.safetensors", run.network, **label)
+                    line += f"{history.final_accuracy:.2f}%  "
                 history.save(f"{run.path}.json")
                 Path(f"{run.path}.pt").unlink(missing_ok=True)
                 bar.total -= run.config.epochs - len(history.epochs)  # it stopped early
-                line = f"{run.network} seed {history.seed}  {history.final_accuracy:.2f} %  "
                 line += f"{history.status} after {len(history.epochs)} epochs"
             bar.write(line)
             sys.stdout.flush()
@@ -165,15 +201,11 @@ def _train(runs: list[Run], client: Client) -> None:
         raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed; {failures[0]}")
 
 
-def _on_worker(run: Run, host: str, topic: str) -> tuple[History, nn.Module]:
+def _on_worker(run: Run, host: str, topic: str) -> Trained:
     """train_run; each epoch is an event of the topic, and only the asking host has a checkpoint."""
     checkpoint, commit = f"{run.path}.pt" if socket.gethostname() == host else None, _commit()
-
-    def report(history: History) -> None:
-        get_worker().log_event(topic, (run.path, len(history.epochs)))
-
-    with ONE_RUN:
-        history, model = train_run(run, checkpoint, report)
+    log = get_worker().log_event
+    history, model = train_run(run, checkpoint, lambda h: log(topic, (run.path, len(h.epochs))))
     history.environment["commit"] = commit
     return history, model
 
@@ -182,36 +214,34 @@ def _on_worker(run: Run, host: str, topic: str) -> tuple[History, nn.Module]:
 def _dask(scheduler: str | None, jobs: int) -> Iterator[Client]:
     """A client of the scheduler or, without one, of new processes that end with this one."""
     with ExitStack() as stack:
-        address = scheduler or stack.enter_context(_local_workers(jobs)).scheduler_address
+        address = scheduler or _local_workers(jobs, stack).scheduler_address
         try:
             get_address_host_port(address)  # Client refuses a bad one, too, but hangs at exit
             client = stack.enter_context(Client(address, timeout=SECONDS, set_as_default=False))
             client.wait_for_workers(1, timeout=SECONDS)
         except (OSError, OverflowError, ValueError) as error:
-            raise RuntimeError(
-                f"no Dask scheduler with a worker answers at {address}: docs/cluster.md says "
-                "how to start them."
-            ) from error
+            text = f"no Dask scheduler with a worker answers at {address}: docs/cluster.md says how"
+            raise RuntimeError(f"{text} to start them.") from error
         yield client
 
 
-@contextmanager
-def _local_workers(jobs: int) -> Iterator[LocalCluster]:
+def _local_workers(jobs: int, stack: ExitStack) -> LocalCluster:
     # A terminal sends Ctrl-C to the workers, too. They inherit a mask that blocks it.
     resource_tracker.ensure_running()  # its start would end the mask
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        cluster = LocalCluster(n_workers=jobs, **LOCAL)
+        cluster = stack.enter_context(LocalCluster(n_workers=jobs, **LOCAL))
+        for nanny in cluster.workers.values():
+            stack.callback(_kill, nanny)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    with cluster:
-        try:
-            yield cluster
-        finally:  # Dask waits seconds for a run under way, and its checkpoint holds all of it
-            for nanny in cluster.workers.values():
-                nanny.close_gracefully()  # do not restart the process
-                if nanny.pid:
-                    os.kill(nanny.pid, signal.SIGKILL)
+    return cluster
+
+
+def _kill(nanny: Nanny) -> None:
+    nanny.close_gracefully()  # do not restart the process
+    if nanny.pid:  # Dask waits seconds for a run under way, and its checkpoint holds all of it
+        os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _commit() -> str:

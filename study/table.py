@@ -1,8 +1,4 @@
-"""Every run as one row: results/**/*.json become runs.csv, epochs.csv and mistakes.csv.
-
-load reads the records; write puts the three files beside them. Whoever wants another table opens
-these in pandas.
-"""
+"""Every run as one row: results/**/*.json become runs.csv, epochs.csv and mistakes.csv."""
 
 from __future__ import annotations
 
@@ -44,24 +40,19 @@ def load(root: str | Path = RESULTS) -> Tables:
 
     Raises ValueError for a JSON file that is no run, or one whose records contradict each other.
     """
-    names = {experiment.folder: name for name, experiment in EXPERIMENTS.items()}
+    names = {RESULTS: "notebooks"} | {e.folder: name for name, e in EXPERIMENTS.items()}
     runs, epochs, mistakes = [], [], []
-    folders = [RESULTS, *(experiment.folder for experiment in EXPERIMENTS.values())]
-    places = {Path(root, folder.relative_to(RESULTS)): n for n, folder in enumerate(folders)}
-
-    def order(path: Path) -> tuple:
-        return places.get(path.parent, len(places)), path
-
-    for path in sorted(Path(root).rglob("*.json"), key=order):
+    places = {Path(root, folder.relative_to(RESULTS)): n for n, folder in enumerate(names)}
+    paths = Path(root).rglob("*.json")
+    for path in sorted(paths, key=lambda path: (places.get(path.parent, len(places)), path)):
         history = History.load(path)
+        whole = history.status != "diverged"
         folder = path.parent.relative_to(root)
         experiment = names.get(RESULTS / folder, folder.as_posix())
-        experiment = "notebooks" if experiment == "." else experiment
         run = f"{experiment}/{history.network}-{history.seed}"
         table = pd.DataFrame(history.epochs)
         table.insert(0, "epoch", range(1, len(table) + 1))
         table.insert(0, "run", run)
-        clean = history.clean_train or {}
         runs.append(
             {
                 "run": run,
@@ -69,9 +60,9 @@ def load(root: str | Path = RESULTS) -> Tables:
                 "network": history.network,
                 "seed": history.seed,
                 "status": history.status,
-                **measures(table, history.config["epochs"]),
+                **(measures(table, history.config["epochs"]) if whole else {}),
                 "train_images": history.train_images,
-                "clean_train_accuracy": clean.get("accuracy"),
+                "clean_train_accuracy": (history.clean_train or {}).get("accuracy"),
                 **{k: v for k, v in history.config.items() if k != "seed"},
                 **history.environment,
                 **{name: getattr(history, name) for name in ("code", "weights", "data")},
@@ -79,14 +70,13 @@ def load(root: str | Path = RESULTS) -> Tables:
         )
         epochs.append(table)
         wrong = pd.DataFrame(history.misclassified or [], columns=["image", "digit"], dtype=int)
-        errors = round(TEST_IMAGES * (1 - history.final_accuracy / 100))
+        errors = round(TEST_IMAGES * (1 - history.final_accuracy / 100)) if whole else len(wrong)
         if history.misclassified is not None and len(wrong) != errors:
             raise ValueError(
                 f"{path} has {len(wrong)} misclassified images, and by its last test accuracy "
                 f"there are {errors}: move it away and run again."
             )
-        wrong.insert(0, "run", run)
-        mistakes.append(wrong)
+        mistakes.append(wrong.assign(run=run)[["run", "image", "digit"]])
     if not runs:
         raise ValueError(f"{root} holds no runs: python -m study run trains them.")
     tables = Tables(pd.DataFrame(runs), pd.concat(epochs), pd.concat(mistakes))
@@ -98,15 +88,10 @@ def load(root: str | Path = RESULTS) -> Tables:
 def measures(epochs: pd.DataFrame, planned: int) -> dict[str, float]:
     """The measures of PROTOCOL.md of one run; accuracies and errors in percent.
 
-    epochs: its records, one row each. planned: by the config; an accuracy that is never reached
-    counts as reached one epoch later, so that the mean over runs is a restricted mean (Royston and
-    Parmar 2013).
+    epochs: its records, one row each. An accuracy that is never reached counts as reached one epoch
+    after the planned ones: the mean over runs is a restricted mean (Royston and Parmar 2013).
     """
     test, train = epochs.test_accuracy, epochs.train_accuracy
-    reached = {
-        f"to_{threshold:g}": next((e for e, a in enumerate(test, 1) if a >= threshold), planned + 1)
-        for threshold in THRESHOLDS
-    }
     return {
         "epochs_run": len(epochs),
         "final": test.iloc[-1],
@@ -116,10 +101,14 @@ def measures(epochs: pd.DataFrame, planned: int) -> dict[str, float]:
         "first_train": train.iloc[0],
         "last_train": train.iloc[-1],
         "gap": test.iloc[-1] - train.iloc[-1],
-        **reached,
+        **{f"to_{t:g}": _first(test >= t, planned + 1) for t in THRESHOLDS},
         # The assignments behind such networks ask for it "consistently in the last epochs".
         **{f"last_{n}": bool((test[-n:] >= TARGET_ACCURACY).all()) for n in (3, 5)},
     }
+
+
+def _first(reached: pd.Series, never: int) -> int:
+    return int(np.argmax(reached)) + 1 if reached.any() else never
 
 
 def write(tables: Tables, root: str | Path = RESULTS) -> None:

@@ -31,8 +31,7 @@ def full_disk():
 @contextlib.contextmanager
 def no_rights():
     """Root may write everywhere: be somebody else."""
-    user = os.geteuid()
-    os.seteuid(user or 65534)
+    os.seteuid((user := os.geteuid()) or 65534)
     try:
         yield
     finally:
@@ -40,7 +39,7 @@ def no_rights():
 
 
 def wait_for(condition, seconds=300, every=0.05):
-    """Wait until condition() is true, which is asked every so many seconds; its value."""
+    """The value of condition() once it is true; it is asked every so many seconds."""
     for _ in range(round(seconds / every)):
         if value := condition():
             return value
@@ -86,10 +85,8 @@ def without_seconds(history):
 def history(accuracies=(98.0, 99.5), network="v1", seed=42, *, config=None, **fields):
     """A run with these test accuracies, by epoch; its train accuracies lie 1 point below."""
     common = {"train_loss": 0.1, "test_loss": 0.05, "learning_rate": 0.001, "seconds": 1.0}
-    known = {
-        "status": "finished",
-        "config": asdict(TrainingConfig(seed, **(config or {}))),
-        "environment": {"python": "3", "device": "cpu", "threads": 1},
-        "epochs": [common | {"train_accuracy": a - 1, "test_accuracy": a} for a in accuracies],
-    }
+    epochs = [common | {"train_accuracy": a - 1, "test_accuracy": a} for a in accuracies]
+    config = asdict(TrainingConfig(seed, **(config or {})))
+    environment = {"python": "3", "device": "cpu", "threads": 1}
+    known = {"status": "finished", "config": config, "environment": environment, "epochs": epochs}
     return History(network, seed, **(known | fields))

@@ -152,7 +152,8 @@ def test_every_committed_network_loads_as_the_one_its_run_trained():
 def test_a_committed_network_has_the_accuracy_that_its_history_states(name, mnist):
     model = load_weights(RESULTS / f"{name}.safetensors")
     _, accuracy = evaluate(model, make_loaders(mnist)[1], CPU)
-    assert accuracy == History.load(RESULTS / f"{name}.json").final_accuracy
+    expected = History.load(RESULTS / f"{name}.json").final_accuracy
+    assert accuracy == pytest.approx(expected, abs=0.021)  # two images: a processor may round
 
 
 @pytest.mark.parametrize("name", ["v1", "final", "original_final"])

@@ -1,7 +1,5 @@
 """Executing a notebook: it shows what its cells show, and a run that fails changes nothing."""
 
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -13,7 +11,6 @@ from nbconvert import ScriptExporter
 from helpers.notebook import execute
 from tests.helpers import PROJECT
 
-COMMAND = [sys.executable, "-m", "helpers.notebook"]
 BAR = """for step in range(3):
     display({"text/plain": f"step {step}"}, raw=True, display_id="bar", update=step > 0)
 print(N, NAME)
@@ -57,7 +54,7 @@ SLEEPS = "import time; time.sleep(600)", "{} was not written: interrupted\n"
 def test_a_run_that_fails_ends_in_a_sentence_and_changes_nothing(notebook, source, end):
     path = notebook(f"print('ready', flush=True)\n{source}")
     before, pipes = path.read_bytes(), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [*COMMAND, path, "NAME=wrong"]
+    command = [sys.executable, "-m", "helpers.notebook", path, "NAME=wrong"]
     with subprocess.Popen(command, cwd=PROJECT, text=True, **pipes) as process:
         assert [process.stdout.readline() for _ in range(2)] == [f"== {path}\n", "ready\n"]
         if source == SLEEPS[0]:
@@ -71,10 +68,3 @@ def test_a_run_that_fails_ends_in_a_sentence_and_changes_nothing(notebook, sourc
 def test_a_parameter_that_the_notebook_lacks_is_refused(notebook, tmp_path, parameters):
     with pytest.raises(ValueError, match="no parameter 'M'"):
         execute(notebook("1", parameters), tmp_path / "unused", {"M": 2})
-
-
-def test_a_terminal_shows_the_bar_while_the_cell_runs(notebook):
-    ours, theirs = pty.openpty()
-    subprocess.run([*COMMAND, notebook(BAR)], cwd=PROJECT, stdout=theirs, stderr=theirs, check=True)
-    screen = os.read(ours, 2**16).decode()
-    assert all(f"\r\033[K{text}" in screen for text in ("step 0", "step 2", "1 x"))

@@ -86,7 +86,7 @@ def test_its_numbers_are_its_runs(name):
     printed = texts(notebook)
     for number, record in enumerate(history.epochs, 1):
         line = rf"epoch +{number}/{len(history.epochs)} .*test loss {record['test_loss']:.4f}, +"
-        assert re.search(line + rf"{record['test_accuracy']:.2f} %", printed), number
+        assert re.search(line + rf"{record['test_accuracy']:.2f}%", printed), number
     config = EXPERIMENTS[experiment].config
     assert history.config == asdict(replace(config, seed=42)) and history.train_images == 60_000
     assert f"test images {history.final_accuracy:.2f}%" in printed
@@ -172,7 +172,7 @@ def test_run_all_resumes_after_a_crash(quick, mnist):
     notebook = read("final")
     [last] = [n for n, cell in enumerate(notebook.cells) if "save_run(model" in cell.source]
     notebook.cells = notebook.cells[: last + 1]
-    assert "final.pt holds this run up to epoch 1" in texts(run_quickly(notebook, folder))
+    assert "final.pt holds this run, up to epoch 1" in texts(run_quickly(notebook, folder))
     assert without_seconds(History.load(folder / "final.json")) == without_seconds(expected)
 
 

@@ -16,6 +16,7 @@ from torchsummary import summary
 from DataPipeline import make_loaders
 from helpers.checkpoint import weights_digest
 from helpers.config import derive_seed
+from helpers.trial import memory_format
 from tests.helpers import CPU, bits, build, same_bits, without_seconds
 from TrainingHelper import (
     EarlyStopping,
@@ -24,7 +25,6 @@ from TrainingHelper import (
     evaluate,
     fit,
     get_device,
-    memory_format,
     status,
 )
 
