@@ -204,9 +204,8 @@ def test_a_comparison_is_one_screen_and_a_file_on_request(tmp_path, monkeypatch,
     monkeypatch.chdir(PROJECT)
     compare("final", "v1", to=f"{tmp_path / 'c.json'}")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(
-        "final: 99.468% in 10 seeds, last three epochs all at 99.4%: 7 of 10"
-    )
+    seeds = "final: 99.468% in 10 seeds; 10 reach 99% (epoch 5.0 on average), 7 have their last"
+    assert lines[0] == f"{seeds} three epochs at 99.4%"
     assert lines[2] == "10 seeds: +0.289 [+0.164, +0.414] points (95% interval): better"
     [record] = json.loads((tmp_path / "c.json").read_text())
     assert record["word"] == "better" and record["needed"] is None
