@@ -1,7 +1,6 @@
 """Read a picture of a digit: python -m predict digit.png, or preprocess and classify in Python.
 
-preprocess takes one dark or light digit on plain paper, with or without a margin. The networks know
-ten digits and nothing else: they read a letter as a digit, too.
+The networks know ten digits and nothing else: they read a letter as a digit, too.
 """
 
 import argparse
@@ -19,8 +18,6 @@ from helpers.checkpoint import load_weights
 
 WEIGHTS = Path(__file__).resolve().parent / "results"
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # EPS would run a program
-CONTRAST = 25  # least distance between the colors of paper and ink, of 441 from black to white
-SEPARATION = 3.8  # the same in standard deviations; noise and shading stay below 3.7
 THINNEST = 1.8  # stroke in pixels of 28; nine tenths of MNIST's digits have wider ones
 SIDES = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])  # of a picture
 
@@ -28,7 +25,8 @@ SIDES = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])  # of a picture
 def preprocess(image: str | Path | Image.Image) -> torch.Tensor:
     """A picture of one digit in the form of MNIST's: uint8 [1, 28, 28], ink 255 on paper 0.
 
-    image: a file in one of FORMATS or a Pillow image, of any size, mode and colors.
+    image: a file in one of FORMATS or a Pillow image, of any size, mode and colors: a dark or light
+        digit on plain paper, with or without a margin.
 
     Raises ValueError for a file that cannot be read and for a picture of anything but one digit.
     """
@@ -79,12 +77,13 @@ def _ink(image: str | Path | Image.Image) -> np.ndarray:
     # Along the direction in which the colors vary most: any pen shows on any paper.
     values = (colors @ np.linalg.eigh(colors.T @ colors)[1][:, -1]).reshape(image.size[::-1])
     low, high, noise = values.min(), values.max(), 0
-    if high - low > CONTRAST:
+    if high > low:
         for _ in range(50):  # Ridler and Calvard: the threshold lies halfway between the means
             light = values > (low + high) / 2
             low, high = values[~light].mean(), values[light].mean()
         noise = np.std(values - np.where(light, high, low))
-    if high - low <= max(CONTRAST, SEPARATION * noise):
+    # Black and white are 441 apart; noise and shading alone by less than 3.7 deviations.
+    if high - low < max(25, 3.8 * noise):
         raise ValueError("nothing stands out from the background; draw darker, in even light")
     # Without a margin, ink covers parts of all sides, but on average less than half of them.
     dark_ink = np.mean([light[side].mean() for side in SIDES]) > 0.5
@@ -109,13 +108,12 @@ def _digit(ink: np.ndarray) -> np.ndarray:
     holes = np.bincount(ndimage.label(filled & (ink <= 0.5))[0].ravel())[1:]
     turned = [Image.fromarray(filled).rotate(angle, expand=True) for angle in range(0, 90, 3)]
     short, long = min((sorted(i.crop(i.getbbox()).size) for i in turned), key=np.prod)
-    strip = max(covered) > 0.9 and min(covered) == 0
-    foreign = max(covered) > 0 and inner.size > 0
+    at_edge = (max(covered) > 0.9 and min(covered) == 0) or (max(covered) > 0 and inner.size > 0)
     frame = filled.sum() > 0.85 * short * long and short > 0.45 * long  # a narrower one is a 1
     for problem, shown in {
         "it is full of specks; clean it, or crop it to one digit": specks.sum() > large.sum() / 10,
         "it has several large parts; crop it to one digit": sum(lengths > lengths.max() / 2) > 1,
-        "something lies along its edge; crop it to the paper around the digit": strip or foreign,
+        "something lies along its edge; crop it to the paper around the digit": at_edge,
         "it is wider than a digit; crop it to one digit": ink.shape[1] > 1.4 * ink.shape[0],
         "it is a box, a frame or a sheet; crop it to the paper inside": frame,
         "it has more loops than a digit; crop it to one digit": sum(holes > ink.size / 800) > 3,

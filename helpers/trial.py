@@ -32,10 +32,8 @@ def trial_logits(model: nn.Module, device: torch.device) -> torch.Tensor:
     if not any(True for _ in model.parameters()):
         raise ValueError("the network has no parameters: there is nothing to train.")
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
-        raise ValueError(
-            "the network has lazy layers: call it once, say on torch.zeros(2, 1, 28, 28), before "
-            "fit."
-        )
+        call = "call it once, say on torch.zeros(2, 1, 28, 28), before fit."
+        raise ValueError(f"the network has lazy layers: {call}")
     before, was_training = {k: v.clone() for k, v in model.state_dict().items()}, model.training
     pictures = torch.rand(2, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(0))
     try:
@@ -47,9 +45,8 @@ def trial_logits(model: nn.Module, device: torch.device) -> torch.Tensor:
             except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
                 reason = error  # as of x.view, which takes contiguous maps only
         else:
-            raise ValueError(
-                f"the network does not take images, float32 [B, 1, 28, 28] ({reason})."
-            ) from reason
+            what = f"the network does not take images, float32 [B, 1, 28, 28] ({reason})."
+            raise ValueError(what) from reason
     finally:
         model.load_state_dict(before)
         model.train(was_training)
@@ -60,11 +57,8 @@ def trial_logits(model: nn.Module, device: torch.device) -> torch.Tensor:
         )
     logits = logits.float().cpu()
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-4:
-        warnings.warn(
-            "the network returns probabilities, and cross-entropy takes logits: leave out its "
-            "softmax.",
-            stacklevel=3,
-        )
+        advice = "cross-entropy takes logits: leave out its softmax."
+        warnings.warn(f"the network returns probabilities, and {advice}", stacklevel=3)
     return logits
 
 

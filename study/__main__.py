@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from helpers.history import TRAIN_IMAGES
@@ -47,21 +47,20 @@ def train(names: Sequence[str], seeds: int | None, images: int, **options: objec
     """study.runner.run; the runs on fewer images go into a folder of their own, for a trial."""
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected at least 1, how many.")
-    root = RESULTS if images == TRAIN_IMAGES else trial_root(images)
-    seeds = seeds and range(SEEDS[0], SEEDS[0] + seeds)
-    run(names, seeds, train_images=images, root=root, **options)
+    chosen = seeds and range(SEEDS[0], SEEDS[0] + seeds)
+    run(names, chosen, train_images=images, root=root_of(images), **options)
 
 
-def trial_root(images: int) -> Path:
-    """Where trial runs on so many images are."""
-    return Path("build", f"trial-{images}")
+def root_of(images: int) -> Path:
+    """Where the runs on so many training images are."""
+    return RESULTS if images == TRAIN_IMAGES else Path("build", f"trial-{images}")
 
 
 def compare(one: str, other: str, images: int, **options: object) -> None:
     """study.compare.compare, of the runs on so many images."""
     from study.compare import compare
 
-    compare(one, other, root=RESULTS if images == TRAIN_IMAGES else trial_root(images), **options)
+    compare(one, other, root=root_of(images), **options)
 
 
 def report() -> None:
@@ -75,35 +74,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command. What the user can mend ends it with one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="check | run | compare | report")
-    command = commands.add_parser("check", help="describe a network before it is trained")
-    command.set_defaults(do=check)
+
+    def add(name: str, do: Callable, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(do=do)
+        return command
+
+    number = {"type": int, "metavar": "N"}
+    trial = number | {"default": TRAIN_IMAGES, "help": "a trial on fewer images, under build/"}
+    command = add("check", check, "describe a network before it is trained")
     command.add_argument("name", metavar="FILE", help="a .py file, or a name in models.NETWORKS")
-    command.add_argument("--parameters", type=int, metavar="N", help="the most that are allowed")
+    command.add_argument("--parameters", help="the most that are allowed", **number)
     goal = f"that all seeds have to reach in their last epochs, say {TARGET_ACCURACY}"
     command.add_argument("--accuracy", type=float, metavar="PERCENT", help=goal)
-    command.add_argument("--last", type=int, default=3, metavar="N", help="epochs (%(default)s)")
-    command = commands.add_parser("run", help="train the runs that are missing")
-    command.set_defaults(do=train)
+    command.add_argument("--last", default=3, help="epochs (%(default)s)", **number)
+    command = add("run", train, "train the runs that are missing")
     names = f"a .py file, or one of {', '.join(EXPERIMENTS)}; all of these unless given"
     command.add_argument("names", nargs="*", metavar="NAME", help=names)
     seeds = f"how many seeds, from {SEEDS[0]} on; each experiment's own unless given"
-    command.add_argument("--seeds", type=int, metavar="N", help=seeds)
+    command.add_argument("--seeds", help=seeds, **number)
     where = command.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=int, metavar="N", help="runs side by side; one per core")
+    where.add_argument("--jobs", help="runs side by side; one per core", **number)
     where.add_argument("--scheduler", metavar="ADDRESS", help="train on a Dask cluster")
-    trial = "a trial on fewer images, under build/"
-    command.add_argument("--images", type=int, default=TRAIN_IMAGES, metavar="N", help=trial)
-    command = commands.add_parser("compare", help="two networks: the difference, and a word")
-    command.set_defaults(do=compare)
+    command.add_argument("--images", **trial)
+    command = add("compare", compare, "two networks: the difference, and a word")
     sides = "a .py file, a network, EXPERIMENT/NETWORK, or a .csv file of accuracies"
     command.add_argument("one", metavar="ONE", help=sides)
     command.add_argument("other", metavar="OTHER", help="the same")
     looks = "the seeds were added in looks at 5, 10 and 20"
     command.add_argument("--looks", dest="by_looks", action="store_true", help=looks)
     command.add_argument("--to", metavar="FILE", help="also write it, as .json, .md or .png")
-    command.add_argument("--images", type=int, default=TRAIN_IMAGES, metavar="N", help=trial)
-    command = commands.add_parser("report", help="the tables, the report and its figures")
-    command.set_defaults(do=report)
+    command.add_argument("--images", **trial)
+    add("report", report, "the tables, the report and its figures")
     options = vars(parser.parse_args(arguments))
     logging.disable(logging.CRITICAL)  # Dask's; what matters is raised
     try:

@@ -1,13 +1,10 @@
 """A reader's own network: a file that defines network(), and may define how it is trained.
 
 examples/my_network.py is a template. network() returns any nn.Module from float32 [B, 1, 28, 28],
-normalized, to logits [B, 10]. A file may also define
-
-- CONFIG: a TrainingConfig;
-- augment(images, generator): float32 [N, 1, 28, 28] in [0, 1], of uint8 [N, 1, 28, 28];
-- optimizer(model): one of torch's optimizers;
-- scheduler(optimizer, steps_per_epoch): one of torch's schedulers, and INTERVAL, "epoch" or "step",
-  after which it takes its steps.
+normalized, to logits [B, 10]. A file may also define CONFIG, a TrainingConfig; augment(images,
+generator), float32 [N, 1, 28, 28] in [0, 1] of uint8 [N, 1, 28, 28]; optimizer(model) and
+scheduler(optimizer, steps_per_epoch), torch's own; and INTERVAL, "epoch" or "step", after which the
+scheduler takes its steps.
 """
 
 from __future__ import annotations
@@ -22,34 +19,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import torch
-from torch import nn
-
 from helpers.config import TrainingConfig
 
 
 class NetworkFile(NamedTuple):
-    """What a file defines. Its name ends in its digest, so that a changed file is another network.
+    """What a file defines. Its text travels in the results.
 
-    name: my_network-1a2b3c4d, of a file my_network.py.
-    text: of the file, which travels in the result.
+    name: my_network-1a2b3c4d, of a file my_network.py with that digest: a changed file is another
+        network.
     """
 
     name: str
     text: str
-    network: Callable[[], nn.Module]
+    network: Callable
     config: TrainingConfig
-    augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None
-    scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None
+    augment: Callable | None
+    optimizer: Callable | None
+    scheduler: Callable | None
     interval: str
 
 
 def load_network_file(path: str | Path) -> NetworkFile:
-    """Run a file and take what it defines.
-
-    Raises OSError if it cannot be read, and what from_text raises.
-    """
+    """Run a file and take what it defines; OSError if it cannot be read, else as from_text."""
     path = Path(path)
     return from_text(path.stem, path.read_text(encoding="utf-8"))
 
@@ -63,23 +54,21 @@ def from_text(stem: str, text: str) -> NetworkFile:
     name = f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     module = ModuleType(name.replace("-", "_"))
     module.__file__ = f"{name}.py"
-    sys.modules[module.__name__] = module  # where dataclasses and pickle look
+    sys.modules[module.__name__] = module  # where dataclasses and pickling look
     # Tracebacks show its lines, on another machine too.
     linecache.cache[module.__file__] = (len(text), None, text.splitlines(True), module.__file__)
     try:
         exec(compile(text, module.__file__, "exec"), vars(module))
     except Exception as error:
         traceback.print_exc()
-        raise ValueError(
-            f"{stem}.py does not run ({type(error).__name__}, above): mend it, and call this again."
-        ) from error
-    parts = {key: getattr(module, key, None) for key in ("augment", "optimizer", "scheduler")}
-    config = getattr(module, "CONFIG", TrainingConfig())
+        reason = f"{stem}.py does not run ({type(error).__name__}, above)"
+        raise ValueError(f"{reason}: mend it, and call this again.") from error
     if not callable(getattr(module, "network", None)):
         raise ValueError(f"{stem}.py defines no network(): add a function that returns the module.")
+    config = getattr(module, "CONFIG", TrainingConfig())
     if not isinstance(config, TrainingConfig):
         raise ValueError(f"CONFIG in {stem}.py is {config!r}; expected a TrainingConfig.")
-    if parts["augment"]:
-        config = replace(config, augmentation="own")
+    own = {key: getattr(module, key, None) for key in ("augment", "optimizer", "scheduler")}
+    config = replace(config, augmentation="own") if own["augment"] else config
     interval = getattr(module, "INTERVAL", "epoch")
-    return NetworkFile(name, text, module.network, config, **parts, interval=interval)
+    return NetworkFile(name, text, module.network, config, **own, interval=interval)

@@ -17,7 +17,8 @@ from helpers.files import write_atomically
 from helpers.publication import LOG_PARAMETERS, of_records, published_log
 from models import NETWORKS, TARGET_ACCURACY, count_parameters
 from study import figures, inference, protocol
-from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, RESULTS
+from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, RESULTS, SEEDS
+from study.network_file import load_network_file
 from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
@@ -62,6 +63,7 @@ def page(tables: Tables, frame: pd.DataFrame) -> str:
         speeds=contrasts_table(frame, between, ("to_99", "first"), [*epochs, protocol.WITHOUT_BN]),
         target=TARGET_ACCURACY,
         variants=variants_table(tables),
+        peers=peers_table(tables),
         experiments=experiments_table(tables),
     )
 
@@ -206,7 +208,9 @@ def variants_table(tables: Tables) -> str:
 
 def experiments_table(tables: Tables) -> str:
     """A row per experiment and network, but for the two settings' and the recipe's rounds."""
-    others = tables.runs[~tables.runs.experiment.str.match("page|original|notebooks|rounds/")]
+    others = tables.runs[
+        ~tables.runs.experiment.str.match("page|original|notebooks|rounds/|peers/")
+    ]
     groups = others.groupby(["experiment", "network"], sort=False)
     rows = [[*name, f"{len(r)}", f"{r.epochs.iloc[0]}", *accuracy_cells(r)] for name, r in groups]
     return markdown(["experiment", "network", "runs", "epochs", *ACCURACY_HEADER], rows)
@@ -236,6 +240,31 @@ def recipe(tables: Tables) -> dict[str, pd.DataFrame]:
     runs["half the size, 15 epochs"] = tables.of("recipe-half")
     finals = {f"Final, {s}, 20 epochs": tables.of(s, f"{p}final") for s, p in SETTINGS.items()}
     return runs | finals
+
+
+def peers(tables: Tables) -> dict[str, tuple[float, pd.DataFrame]]:
+    """The public networks all of whose runs are in: what is claimed (%), and the runs."""
+    complete = {}
+    for path in sorted(Path(__file__).parent.parent.glob("peers/*.py")):
+        file = load_network_file(path)
+        runs = tables.runs[tables.runs.network == file.name]
+        if len(runs) == len(SEEDS):
+            complete[path.stem] = float(re.search(r"CLAIM = ([\d.]+)", file.text)[1]), runs
+    return complete
+
+
+def peers_table(tables: Tables) -> str:
+    """The public networks: the claim against one more run, the mean less the claim."""
+    rows = []
+    for name, (claim, runs) in peers(tables).items():
+        low, high = inference.prediction_interval(runs.final)
+        plausible = "yes" if low - 1e-9 <= claim <= high + 1e-9 else "**no**"
+        source = f"[{name.rpartition('_')[0]}](../peers/{name}.py)"
+        difference = mean_interval(runs.final - claim)
+        count = f"{int(name.rpartition('_')[2]):,}"
+        rows.append([source, count, f"{claim:.2f}", plausible, difference, *accuracy_cells(runs)])
+    header = ["parameters", "claim, %", "a plausible run", "mean - claim", *ACCURACY_HEADER]
+    return markdown(["public network", *header], rows)
 
 
 def recipe_table(tables: Tables) -> str:
