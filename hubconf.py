@@ -4,31 +4,31 @@ Each is in evaluation mode on the CPU. It takes float32 images [B, 1, 28, 28] of
 black, in [0, 1] and then normalized, (images - 0.1307) / 0.3081, and returns logits [B, 10].
 """
 
-from pathlib import Path
+import sys
+from pathlib import Path as _Path
 
-from helpers.weights import load_weights
-from torch import nn
-
-dependencies = ["torch", "numpy", "msgspec", "safetensors"]
-
-_RESULTS = Path(__file__).parent / "results"
+dependencies = ["torch", "numpy", "safetensors"]
 
 
-def v1() -> nn.Module:
-    """Dropout after all four blocks, no batch normalization; trained by its notebook."""
-    return load_weights(_RESULTS / "v1.safetensors")
+def _entry(name: str, text: str):
+    def load():
+        folder = _Path(__file__).resolve().parent  # torch.hub has it first on sys.path
+        ours = {path.stem for path in folder.iterdir()}
+        theirs = {key: sys.modules.pop(key) for key in [*sys.modules] if key.split(".")[0] in ours}
+        try:  # the caller's modules, such as a models.py, stay theirs
+            from helpers.checkpoint import load_weights
+
+            return load_weights(folder / "results" / f"{name}.safetensors")
+        finally:
+            for key in [key for key in sys.modules if key.split(".")[0] in ours]:
+                del sys.modules[key]
+            sys.modules.update(theirs)
+
+    load.__doc__ = text
+    return load
 
 
-def v2() -> nn.Module:
-    """Dropout after the first two blocks, no batch normalization; trained by its notebook."""
-    return load_weights(_RESULTS / "v2.safetensors")
-
-
-def final() -> nn.Module:
-    """Dropout after the first three blocks, batch normalization; trained by its notebook."""
-    return load_weights(_RESULTS / "final.safetensors")
-
-
-def one_cycle() -> nn.Module:
-    """The network as run, batch normalization and no dropout; trained by the OneCycle notebook."""
-    return load_weights(_RESULTS / "one_cycle.safetensors")
+v1 = _entry("v1", "Dropout after all four blocks, no batch normalization.")
+v2 = _entry("v2", "Dropout after the first two blocks, no batch normalization.")
+final = _entry("final", "Dropout after the first three blocks, batch normalization.")
+one_cycle = _entry("original_none_bn", "Batch normalization, no dropout; one-cycle schedule.")

@@ -23,10 +23,9 @@ SIDES = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])  # of a picture
 
 
 def preprocess(image: str | Path | Image.Image) -> torch.Tensor:
-    """A picture of one digit in the form of MNIST's: uint8 [1, 28, 28], ink 255 on paper 0.
+    """One dark or light digit on plain paper, as MNIST would have it: uint8 [1, 28, 28], ink 255.
 
-    image: a file in one of FORMATS or a Pillow image, of any size, mode and colors: a dark or light
-        digit on plain paper, with or without a margin.
+    image: a file in one of FORMATS or a Pillow image, of any size, mode and colors.
 
     Raises ValueError for a file that cannot be read and for a picture of anything but one digit.
     """
@@ -78,7 +77,7 @@ def _ink(image: str | Path | Image.Image) -> np.ndarray:
     values = (colors @ np.linalg.eigh(colors.T @ colors)[1][:, -1]).reshape(image.size[::-1])
     low, high, noise = values.min(), values.max(), 0
     if high > low:
-        for _ in range(50):  # Ridler and Calvard: the threshold lies halfway between the means
+        for _ in range(20):  # Ridler and Calvard: the threshold lies halfway between the means
             light = values > (low + high) / 2
             low, high = values[~light].mean(), values[light].mean()
         noise = np.std(values - np.where(light, high, low))
@@ -99,8 +98,8 @@ def _digit(ink: np.ndarray) -> np.ndarray:
     covered = [large[side].mean() for side in SIDES]
     inner = np.setdiff1d(parts[large], np.concatenate([parts[side] for side in SIDES]))
     image = Image.fromarray(np.where(specks, 0, ink).astype(np.float32))
-    box = Image.fromarray(large).getbbox()
-    image = image.crop(np.add(box, (-2, -2, 2, 2)).tolist())  # beyond the picture is paper
+    # Two pixels of margin, which beyond the picture is paper.
+    image = image.crop(np.add(Image.fromarray(large).getbbox(), (-2, -2, 2, 2)).tolist())
     scale = max(1, 400 / max(image.size))
     ink = np.asarray(image.resize([round(scale * side) for side in image.size]))
     ink = ink[ndimage.find_objects((ink > 0.5).astype(int))[0]]
@@ -168,10 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
                 lists = {name: p.tolist() for name, p in seen.items()}
                 print(json.dumps({"picture": path, "digit": digit, "probabilities": lists}))
             else:
-                each = [
-                    f"{n}: {p.argmax()}, {min(p.max(), 0.999):.1%} sure" for n, p in seen.items()
-                ]
-                print(f"{path}: {'unsure' if digit is None else digit} ({'; '.join(each)})")
+                sure = {n: f"{p.argmax()}, {min(p.max(), 0.999):.1%} sure" for n, p in seen.items()}
+                each = "; ".join(f"{n}: {text}" for n, text in sure.items())
+                print(f"{path}: {'unsure' if digit is None else digit} ({each})")
             if options.show:
                 for row in picture[0].tolist():
                     print("".join(" ░▒▓█"[level // 52] * 2 for level in row))

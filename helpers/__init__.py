@@ -1,1 +1,1 @@
-"""What the modules at the top are made of; each file is named after what it holds."""
+"""Files, records, configs: what the modules at the top and the study share."""

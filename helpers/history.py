@@ -62,10 +62,6 @@ class History:
         return self._accuracies()[-1]
 
     @property
-    def best_accuracy(self) -> float:
-        """Highest test accuracy of any epoch, percent: picked on the test set, so optimistic."""
-        return max(self._accuracies())
-
     def first_epoch_at(self, accuracy: float) -> int | None:
         """The first epoch, counted from 1, with at least this test accuracy (%), or None."""
         return next((e for e, a in enumerate(self._accuracies(), 1) if a >= accuracy), None)

@@ -1,1 +1,1 @@
-"""The study: nine variants from the page and eight as run, ten seeds each; its report."""
+"""The study: experiments, their runs, the table of all runs, and what follows from it."""

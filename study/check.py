@@ -61,8 +61,8 @@ def check(name: str, model: nn.Module, limit: int | None = None) -> bool:
     """Print what describe gives; whether the network has no more parameters than the limit."""
     facts = describe(model)
     few = limit is None or facts["parameters"] <= limit
-    said = "" if limit is None else f" (limit {limit:,}: {'ok' if few else 'too many'})"
-    print(f"{name}: {facts['parameters']:,} parameters{said}")
+    verdict = "" if limit is None else f" (limit {limit:,}: {'ok' if few else 'too many'})"
+    print(f"{name}: {facts['parameters']:,} parameters{verdict}")
     if facts["unused"]:
         print(f"  {facts['unused']:,} of them belong to layers that forward never calls")
     million = facts["multiply_adds"] / 1e6
@@ -70,7 +70,7 @@ def check(name: str, model: nn.Module, limit: int | None = None) -> bool:
     kinds = {kind for _, kind, *_ in facts["layers"]}
     for part in ("BatchNorm", "Dropout", "AvgPool"):
         print(f"  {part}: {'yes' if any(part in kind for kind in kinds) else 'no'}")
-    print(f"  {'layer':20}{'type':20}{'output':>14}  receptive field")
+    print(f"  {'layer':20}{'type':20}{'output':>14}  receptive field (of 28x28)")
     for layer, kind, shape, field in facts["layers"]:
         print(f"  {layer:20}{kind:20}{'x'.join(map(str, shape)):>14}  {field}x{field}")
     return few

@@ -117,7 +117,7 @@ def compare(
         if diverged:
             print(f"{name}: seed {diverged[0]} diverged and is left out; no seed replaces it")
     shared = sides[0].index.intersection(sides[1].index)
-    if len(shared) >= LEAST and not (one + other).endswith(".csv"):
+    if len(shared) >= LEAST and not one.endswith(".csv"):
         sides = [side.loc[shared] for side in sides]
     values = [side.final.to_numpy(float) for side in sides]
     verdicts = planned_looks(*values) if by_looks else [look(*values)]

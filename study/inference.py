@@ -204,7 +204,7 @@ def pair_test(frame: pd.DataFrame) -> tuple[Estimate, str]:
 
 
 def reproduction(tables: Tables) -> pd.DataFrame:
-    """Each published log held against our ten runs of it, in the original setting.
+    """Each published log against our ten runs of it, in the original setting.
 
     Returns a row per (network, figure of SIX): the log's number, the 95% prediction interval of one
     more run (low, high), whether it lies inside; and for the network curve_rank's rank among the

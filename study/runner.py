@@ -78,15 +78,19 @@ def train_run(run: Run, checkpoint: str | None, report: Callable[[History], None
 
 
 def find_experiment(name: str) -> Experiment:
-    """One of EXPERIMENTS, or that of a network file; ValueError for a name that is neither."""
+    """One of EXPERIMENTS, the first with that network, or that of a network file.
+
+    Raises ValueError for a name that is none of them.
+    """
     if name.endswith(".py"):
         file = load_network_file(name)
         kind = "peers" if Path(name).parent.name == "peers" else "networks"
         return Experiment((file.name,), file.config, RESULTS / kind / file.name, text=file.text)
-    if name not in EXPERIMENTS:
+    having = [e for e in EXPERIMENTS.values() if name in e.networks]
+    if name not in EXPERIMENTS and not having:
         choices = ", ".join(EXPERIMENTS)
         raise ValueError(f"there is no experiment {name!r}; choose from {choices}, or name a file.")
-    return EXPERIMENTS[name]
+    return EXPERIMENTS.get(name) or having[0]
 
 
 def run(
@@ -99,7 +103,7 @@ def run(
 ) -> None:
     """Train each run of EXPERIMENTS that is not in its experiment's folder, seed by seed.
 
-    names: of the experiments, or network files, and seeds: of each one's; all unless given.
+    names: experiments, networks of theirs or network files; seeds: each one's unless given.
     jobs: runs side by side on this machine; one per core unless given.
     scheduler: the address of a Dask scheduler, to train on its workers instead.
     root: of the experiments' folders, in place of results.
@@ -118,7 +122,8 @@ def run(
         if root != RESULTS and folder.is_relative_to(RESULTS):
             folder = root / folder.relative_to(RESULTS)
         present = _present(experiment, folder)
-        wanted = list(product(seeds or experiment.seeds, experiment.networks))
+        networks = [name] if name in experiment.networks else experiment.networks
+        wanted = list(product(seeds or experiment.seeds, networks))
         lacking = [pair for pair in wanted if pair not in present]
         for seed, network in lacking:
             path = f"{folder.absolute() / network}-{seed}"
