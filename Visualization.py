@@ -1,8 +1,6 @@
-"""The notebooks' figures of digits, training and errors: every function returns one.
+"""The notebooks' figures: end a cell with the call, and the figure that it returns appears once.
 
-End a notebook cell with the call, and the figure appears once. Nothing is shown, saved or
-registered with pyplot, and no global setting is touched. The ground is white, on a dark page too;
-colors are Okabe and Ito's, safe for the color-blind, and line style and marker differ as well.
+Pyplot and its settings stay untouched. Colors are Okabe and Ito's, safe for the color-blind.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from torch import Tensor
 
@@ -33,10 +30,10 @@ PARTS = {
 
 
 class NotebookFigure(Figure):
-    """A Figure, 6.4 inches wide, that notebooks show as a picture without a pyplot backend."""
+    """A Figure, sized in inches, that notebooks show as a picture without a pyplot backend."""
 
-    def __init__(self, height: float) -> None:
-        super().__init__((WIDTH, height), DPI, facecolor="white", layout="constrained")
+    def __init__(self, height: float, width: float = WIDTH) -> None:
+        super().__init__((width, height), DPI, facecolor="white", layout="constrained")
 
     def png(self, dpi: float | str = "figure") -> bytes:
         """The figure as a PNG file's bytes; dpi: 125 unless given."""
@@ -53,10 +50,9 @@ def _plot_pictures(cells: Sequence[tuple], columns: int, title: str) -> Notebook
     captioned = {index // columns for index, (_, caption) in enumerate(cells) if caption}
     figure = NotebookFigure(0.4 + rows * 0.98 * WIDTH / columns + 0.2 * len(captioned))
     figure.suptitle(title)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = figure.subplots(rows, columns, squeeze=False, subplot_kw={"box_aspect": 1}).flat
     for axes, (picture, caption) in zip_longest(grid, cells, fillvalue=(None, "")):
         axes.set_axis_off()
-        axes.set_box_aspect(1)
         axes.set_title(caption, fontsize="medium", pad=3)
         if picture is not None:
             white = 255 if picture.dtype == torch.uint8 else 1
@@ -79,19 +75,13 @@ def plot_augmentations(image: Tensor, augmented: Tensor) -> NotebookFigure:
 
 
 def plot_training_curves(
-    history: History,
-    band: Sequence[History] = (),
-    published: Sequence[Mapping[str, float]] = (),
+    history: History, band: Sequence[History] = (), published: Sequence[Mapping[str, float]] = ()
 ) -> NotebookFigure:
-    """Accuracy, loss and learning rate against the epoch.
+    """Accuracy, loss and learning rate against the epoch; accuracy is logarithmic in the error.
 
-    The accuracy's axis is logarithmic in the error, which shows the first epochs (about 70%) and
-    the differences that matter (98 to 100%). Training values include dropout and augmentation.
-
+    Training values include dropout and augmentation. A history without epochs raises ValueError.
     band: other runs, drawn as their mean and range over the epochs that all of them have.
     published: a log: per epoch train_loss, train_accuracy, test_loss and test_accuracy.
-
-    Raises ValueError for a history without epochs.
     """
     first = history.first_epoch_at(99)
     logs = (history.epochs, published, *(other.epochs for other in band))
@@ -99,8 +89,7 @@ def plot_training_curves(
     figure = NotebookFigure(6.4)
     figure.suptitle(f"{history.network}, seed {history.seed}")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(6, 4, 2))
-    # 100.1 keeps an accuracy of 100% finite.
-    stretch = (lambda accuracy: -np.log10(100.1 - accuracy), lambda y: 100.1 - 10.0**-y)
+    stretch = (lambda x: -np.log10(100.1 - x), lambda y: 100.1 - 10.0**-y)  # finite at 100%
     top.set_yscale("function", functions=stretch)
     middle.set_yscale("log")
     for axes, what in ((top, "accuracy"), (middle, "loss")):
@@ -122,10 +111,9 @@ def plot_training_curves(
     if first:
         star = {"color": YELLOW, "marker": "*", "ms": 14, "markeredgecolor": "black", "ls": ""}
         top.plot(first, run.test_accuracy[first], label=f"first epoch at 99%: {first}", **star)
-    in_steps = history.config["schedule"] == "step"  # and not after every batch
-    style = {"drawstyle": "steps-mid" if in_steps else "default", "color": "black", "marker": "."}
-    bottom.plot(run.learning_rate, **style)
-    if in_steps:
+    (line,) = bottom.plot(run.learning_rate, color="black", marker=".")
+    if history.config["schedule"] == "step":  # and not after every batch
+        line.set_drawstyle("steps-mid")
         bottom.set_yscale("log")
         bottom.yaxis.set_major_locator(LogLocator(numticks=9))
     top.yaxis.set_major_locator(FixedLocator([0, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 100]))
@@ -155,15 +143,13 @@ def plot_confusion_matrix(labels: Tensor, predictions: Tensor) -> NotebookFigure
     """How often each digit is taken for each one, the errors shaded; both int64 [N], 0 to 9."""
     counts, errors = _confusion(labels, predictions)
     wrong = np.where(np.eye(CLASSES, dtype=bool), np.nan, counts)
-    figure = NotebookFigure(5.6)
-    axes = figure.subplots()
-    axes.set_facecolor("0.9")
+    axes = NotebookFigure(5.6).subplots()
+    axes.set(facecolor="0.9", title=f"Confusion matrix: {errors}")
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=2 * max(np.nanmax(wrong), 1))
     for true, predicted in np.argwhere(counts):
         axes.text(predicted, true, f"{counts[true, predicted]}", ha="center", va="center")
     axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
-    axes.set_title(f"Confusion matrix: {errors}")
-    return figure
+    return axes.figure
 
 
 def plot_digit_accuracy(labels: Tensor, predictions: Tensor) -> NotebookFigure:
@@ -172,23 +158,19 @@ def plot_digit_accuracy(labels: Tensor, predictions: Tensor) -> NotebookFigure:
     totals, right = counts.sum(axis=1), counts.diagonal()
     digits = np.flatnonzero(totals)
     accuracy, overall = 100 * right[digits] / totals[digits], 100 * right.sum() / totals.sum()
-    figure = NotebookFigure(4)
-    axes = figure.subplots()
+    axes = NotebookFigure(4).subplots()
     axes.axvline(overall, color=GRAY, linestyle="--", label=f"all digits: {overall:.2f}%")
     axes.hlines(digits, overall, accuracy, color=BLUE)
     axes.plot(accuracy, digits, color=BLUE, linestyle="", marker="o")
     names = [f"{digit}: {totals[digit] - right[digit]} of {totals[digit]:,}" for digit in digits]
     axes.set(yticks=digits, yticklabels=names, ylim=(9.6, -0.6))
     axes.set(xlabel="accuracy (%)", ylabel="digit: errors", title=f"By digit: {errors}")
-    figure.legend(loc="outside lower center")
-    return figure
+    axes.figure.legend(loc="outside lower center")
+    return axes.figure
 
 
 def plot_confident_errors(images: Tensor, labels: Tensor, logits: Tensor) -> NotebookFigure:
-    """The up to 12 wrong predictions with the highest probability, the highest first.
-
-    images: uint8 [N, 1, 28, 28]; labels: int64 [N], digits 0 to 9; logits: float [N, 10].
-    """
+    """The 12 most probable errors; uint8 [N, 1, 28, 28], int64 [N], 0 to 9, and float [N, 10]."""
     # In float32 the softmax of many errors rounds to 1, which would leave no order.
     confidence, predictions = logits.double().softmax(dim=1).max(dim=1)
     wrong = (predictions != labels).nonzero().flatten()
@@ -202,24 +184,22 @@ def plot_confident_errors(images: Tensor, labels: Tensor, logits: Tensor) -> Not
 
 
 def plot_network(variants: Mapping[str, Variant]) -> NotebookFigure:
-    """The blocks of the first of these variants, by name; below, where all of them differ.
+    """The first variant's blocks; below, by name, each variant's Dropout2d (discs) and batch norm.
 
-    Each block has its convolutions (kernel, channels out), the size of its maps and, in pixels of
-    the input, the receptive field after it. A disc is a Dropout2d after the block.
+    Blocks have convolutions (kernel, channels out), map size and receptive field (input pixels).
     """
     first = next(iter(variants.values()))
     with torch.device("meta"):  # draws no weights from the global generator
         fields = receptive_fields(first.build())
     fields = {name.partition(".")[0]: side for name, side in fields.items()}  # a block's last
-    figure = NotebookFigure(2.9 + 0.27 * len(variants))
-    axes = figure.subplots()
+    axes = NotebookFigure(2.9 + 0.27 * len(variants)).subplots()
     axes.set_axis_off()
     axes.set(xlim=(-1.05, 5.1), ylim=(-len(variants) - 0.6, 7.9))
     write = partial(axes.text, va="center")
     for block, (convs, field) in enumerate(zip(first.blocks, fields.values(), strict=True)):
-        side, left = IMAGE_SHAPE[-1] >> min(block, first.pooled), block + 0.08
+        side = IMAGE_SHAPE[-1] >> min(block, first.pooled)
         height, center = 1.6 + side / 7.5, block + 0.47
-        axes.add_patch(Rectangle((left, 1.3), 0.78, height, facecolor="0.93", edgecolor=GRAY))
+        axes.bar(center, height, 0.78, bottom=1.3, facecolor="0.93", edgecolor=GRAY)
         lines = "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs)
         write(center, 1.3 + height / 2, lines, ha="center")
         write(center, 1.4 + height, f"block {block + 1}\n{side}x{side}", ha="center", va="bottom")
@@ -235,9 +215,8 @@ def plot_network(variants: Mapping[str, Variant]) -> NotebookFigure:
         axes.plot([0.5, end + 0.1], [-row, -row], color="0.85", linewidth=0.8, zorder=0)
         fills = [BLUE if rate else "white" for rate in variant.dropout]
         axes.scatter(np.arange(end) + 0.97, [-row] * end, s=50, color=fills, edgecolors=BLUE)
-        if variant.batch_norm:
-            write(end + 0.2, -row, "batch norm")
-    return figure
+        write(end + 0.2, -row, "batch norm" if variant.batch_norm else "")
+    return axes.figure
 
 
 def plot_prediction(picture: Tensor, probabilities: Mapping[str, Tensor]) -> NotebookFigure:
@@ -251,9 +230,8 @@ def plot_prediction(picture: Tensor, probabilities: Mapping[str, Tensor]) -> Not
     for row, (name, values) in enumerate(probabilities.items()):
         percents = (100 * values).tolist()
         axes = figure.add_subplot(grid[row, 1])
-        bars = axes.bar(range(CLASSES), percents, color=BLUE)
         labels = ["" if p < 1 else f"{p:.0f}%" if p < 99.5 else "> 99%" for p in percents]
-        axes.bar_label(bars, labels)
+        axes.bar_label(axes.bar(range(CLASSES), percents, color=BLUE), labels)
         axes.set(xticks=range(CLASSES), yticks=(), ylim=(0, 140))
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.set_ylabel(name, rotation=0, ha="right", va="center")

@@ -110,11 +110,11 @@ def _digit(ink: np.ndarray) -> np.ndarray:
     at_edge = (max(covered) > 0.9 and min(covered) == 0) or (max(covered) > 0 and inner.size > 0)
     frame = filled.sum() > 0.85 * short * long and short > 0.45 * long  # a narrower one is a 1
     for problem, shown in {
+        "it is a box, a frame or a sheet; crop it to the paper inside": frame,
         "it is full of specks; clean it, or crop it to one digit": specks.sum() > large.sum() / 10,
         "it has several large parts; crop it to one digit": sum(lengths > lengths.max() / 2) > 1,
         "something lies along its edge; crop it to the paper around the digit": at_edge,
         "it is wider than a digit; crop it to one digit": ink.shape[1] > 1.4 * ink.shape[0],
-        "it is a box, a frame or a sheet; crop it to the paper inside": frame,
         "it has more loops than a digit; crop it to one digit": sum(holes > ink.size / 800) > 3,
     }.items():
         if shown:

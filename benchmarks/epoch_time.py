@@ -1,8 +1,7 @@
 """The ordinary PyTorch loop and this project's fit, timed in turns: an epoch, and to 99.4%.
 
-Both train the same network from the same weights, on the same images, and evaluate on a sixth as
-many test images, as a full epoch does. The ordinary loop takes its turn with torch's own number of
-threads, and with one, as the project does. The first round, a warm-up, is dropped.
+Both train one network from the same weights on the same images, and test on a sixth as many. The
+ordinary loop takes its turn with torch's own number of threads, and with one, as the project does.
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
@@ -29,36 +26,27 @@ sys.path.insert(0, str(PROJECT))
 from DataPipeline import MNIST, load_mnist, make_loaders  # noqa: E402
 from helpers.history import TRAIN_IMAGES  # noqa: E402
 from models import NETWORKS, TARGET_ACCURACY  # noqa: E402
+from study import inference, table  # noqa: E402
 from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, SEEDS  # noqa: E402
-from study.inference import estimate  # noqa: E402
-from study.table import Tables, load  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
-
-Epoch = Callable[[nn.Module], object]  # trains a network for an epoch, and evaluates it
 
 
 def ordinary_loaders(images: int) -> tuple[DataLoader, DataLoader]:
     """So many training images, and a sixth as many test images, as every reader would load them."""
     to_tensor = [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
-    augment = [
-        transforms.RandomRotation(5),
-        transforms.RandomAffine(0, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=5),
-        transforms.ColorJitter(brightness=0.1, contrast=0.1),
-    ]
+    affine = transforms.RandomAffine(0, translate=(0.05, 0.05), scale=(0.9, 1.1), shear=5)
+    augment = [transforms.RandomRotation(5), affine, transforms.ColorJitter(0.1, contrast=0.1)]
     train = datasets.MNIST(PROJECT / "data", True, transforms.Compose(augment + to_tensor))
     test = datasets.MNIST(PROJECT / "data", False, transforms.Compose(to_tensor))
     train, test = Subset(train, range(images)), Subset(test, range(images // 6))
     return DataLoader(train, 32, shuffle=True, num_workers=2), DataLoader(test, 32, num_workers=2)
 
 
-def ordinary_epoch(
-    model: nn.Module, loaders: Sequence[DataLoader], device: torch.device, threads: int
-) -> None:
+def ordinary_epoch(model: nn.Module, loaders: Sequence, device: torch.device, threads: int) -> None:
     """Train an epoch and evaluate, as every reader would."""
     torch.use_deterministic_algorithms(False)  # the project asks for them
     torch.set_num_threads(threads)
-    model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    optimizer = torch.optim.Adam(model.to(device).parameters(), lr=0.001)
     total = hits = 0
     for loader, training in zip(loaders, (True, False), strict=True):
         model.train(training)
@@ -66,7 +54,7 @@ def ordinary_epoch(
             images, labels = images.to(device), labels.to(device)
             with torch.set_grad_enabled(training):
                 logits = model(images)
-                loss = F.cross_entropy(logits, labels)
+                loss = nn.functional.cross_entropy(logits, labels)
             if training:
                 optimizer.zero_grad()
                 loss.backward()
@@ -75,8 +63,8 @@ def ordinary_epoch(
             hits += (logits.argmax(1) == labels).sum().item()
 
 
-def in_turns(turns: dict[tuple[str, str], Epoch], rounds: int) -> dict[tuple, list[float]]:
-    """The seconds of each (name, network)'s epoch, in every round but the first."""
+def in_turns(turns: dict[tuple[str, str], Callable], rounds: int) -> dict[tuple, list[float]]:
+    """The seconds of each (name, network)'s epoch, in every round but the first, a warm-up."""
     times = {turn: [] for turn in turns}
     for number in range(rounds + 1):
         for (name, network), epoch in turns.items():
@@ -89,22 +77,15 @@ def in_turns(turns: dict[tuple[str, str], Epoch], rounds: int) -> dict[tuple, li
     return {turn: seconds[1:] for turn, seconds in times.items()}
 
 
-def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
-    """How many times as long theirs took, round by round: the median, the least, the most."""
-    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
-    return {"ratio": median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
-
-
-def epochs_to_target(tables: Tables) -> dict[str, int]:
+def epochs_to_target(tables: table.Tables) -> dict[str, int]:
     """The first epoch, or length, whose mean is over the target with its whole 95% interval."""
     final = tables.epochs[tables.epochs.run.isin(tables.of("page", "final").run)]
     final = final[final.groupby("epoch").run.transform("size") == len(SEEDS)]
-    lengths = tables.runs[tables.runs.experiment.isin(f"recipe-{n}" for n in RECIPE_EPOCHS)]
-    low = {
-        "final": final.groupby("epoch").test_accuracy.agg(lambda v: estimate(v).interval()[0]),
-        "recipe": lengths.groupby("epochs").final.agg(lambda v: estimate(v).interval()[0]),
-    }
-    return {name: int(ends.index[ends > TARGET_ACCURACY].min()) for name, ends in low.items()}
+    recipe = tables.runs[tables.runs.experiment.isin(f"recipe-{n}" for n in RECIPE_EPOCHS)]
+    samples = final.groupby("epoch").test_accuracy, recipe.groupby("epochs").final
+    lows = [groups.agg(lambda v: inference.estimate(v).interval()[0]) for groups in samples]
+    firsts = [int(low.index[low > TARGET_ACCURACY].min()) for low in lows]
+    return dict(zip(("final", "recipe"), firsts, strict=True))
 
 
 def main() -> None:
@@ -120,29 +101,30 @@ def main() -> None:
     data = load_mnist(PROJECT / "data").subset(images)  # fetches it for the ordinary loop, too
     data = MNIST(*data[:2], data.test_images[: images // 6], data.test_labels[: images // 6])
 
-    def project(config: TrainingConfig) -> Epoch:
+    def project(config: TrainingConfig) -> Callable:
         loaders = make_loaders(data, config, device)
         return lambda model: fit(model, *loaders, config, device, progress=False)
 
-    ordinary = partial(ordinary_epoch, loaders=ordinary_loaders(images), device=device)
-    experiment, turns = EXPERIMENTS[f"recipe-{RECIPE_EPOCHS[0]}"], {}
+    usual, turns = ordinary_loaders(images), {}
     for network in ("v1", "final"):
-        turns["ordinary loop", network] = partial(ordinary, threads=threads)
-        turns["ordinary loop, one thread", network] = partial(ordinary, threads=1)
+        turns["ordinary loop", network] = lambda m: ordinary_epoch(m, usual, device, threads)
+        turns["ordinary loop, one thread", network] = lambda m: ordinary_epoch(m, usual, device, 1)
         turns["project", network] = project(TrainingConfig(epochs=1))
+    experiment = EXPERIMENTS[f"recipe-{RECIPE_EPOCHS[0]}"]
     turns["recipe", experiment.networks[0]] = project(replace(experiment.config, epochs=1))
-    epochs, figures = epochs_to_target(load(PROJECT / "results")), {}
+    epochs, figures = epochs_to_target(table.load(PROJECT / "results")), {}
     times = in_turns(turns, options.rounds)
     for (name, network), seconds in times.items():
         base = times["ordinary loop", "v1" if network == "v1" else "final"]
-        row = {"seconds_per_epoch": median(seconds) * TRAIN_IMAGES / images}
-        row |= {"ms_per_step_of_32": 32000 * median(seconds) / images, **ratio(base, seconds)}
+        epoch = median(seconds) * TRAIN_IMAGES / images
+        row = {"seconds_per_epoch": epoch, "ms_per_step_of_32": 32000 * epoch / TRAIN_IMAGES}
+        each = [usually / taken for usually, taken in zip(base, seconds, strict=True)]
+        ratios = {"ratio": median(each), "ratio_min": min(each), "ratio_max": max(each)}
+        row = figures[f"{network}, {name}"] = row | ratios
         if network != "v1":
             count = epochs.get(name, epochs["final"])
-            to_target = ratio([epochs["final"] * s for s in base], [count * s for s in seconds])
-            row["to_target"] = {"epochs": count, **to_target}
-            row["to_target"]["minutes"] = count * row["seconds_per_epoch"] / 60
-        figures[f"{network}, {name}"] = row
+            to_target = {key: epochs["final"] / count * value for key, value in ratios.items()}
+            row["to_target"] = {"epochs": count, **to_target, "minutes": count * epoch / 60}
     text = json.dumps(figures | {"images": images, "rounds": options.rounds}, indent=1)
     print(f"{device.type}, {threads} threads, torch {torch.__version__}\n{text}")
     if options.json:

@@ -10,37 +10,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib import import_module
 
 from helpers.history import TRAIN_IMAGES
-from models import NETWORKS, TARGET_ACCURACY
-from study.experiments import EXPERIMENTS, RESULTS, SEEDS
-from study.network_file import load_network_file
+from models import TARGET_ACCURACY
+from study.experiments import EXPERIMENTS, SEEDS, root_of
 from study.runner import run
-
-# The workers import this module, too, and do not need what check, compare and report import.
-
-
-def check(name: str, parameters: int | None, accuracy: float | None, last: int) -> None:
-    """Describe a network; exit with status 1 if it has too many parameters or is not accurate."""
-    from study import check, compare, table
-
-    if name.endswith(".py"):
-        file = load_network_file(name)
-        label, model = file.name, file.network()
-    elif name in NETWORKS:
-        label, model = name, NETWORKS[name].build()
-    else:
-        raise ValueError(f"there is no network {name!r}; name a .py file or one of NETWORKS.")
-    passed = check.check(label, model, parameters)
-    if accuracy is not None:
-        tables = table.load()
-        runs = compare.runs_of(name, tables).run
-        epochs = tables.epochs[tables.epochs.run.isin(runs)].groupby("run").test_accuracy
-        steady = sum(min(values[-last:]) >= accuracy for _, values in epochs)
-        print(f"  {steady} of {len(runs)} seeds: the last {last} epochs are all at {accuracy:g}%")
-        passed &= steady == len(runs)
-    sys.exit(not passed)
 
 
 def train(names: Sequence[str], seeds: int | None, images: int, **options: object) -> None:
@@ -51,23 +26,9 @@ def train(names: Sequence[str], seeds: int | None, images: int, **options: objec
     run(names, chosen, train_images=images, root=root_of(images), **options)
 
 
-def root_of(images: int) -> Path:
-    """Where the runs on so many training images are."""
-    return RESULTS if images == TRAIN_IMAGES else Path("build", f"trial-{images}")
-
-
-def compare(one: str, other: str, images: int, **options: object) -> None:
-    """study.compare.compare, of the runs on so many images."""
-    from study.compare import compare
-
-    compare(one, other, root=root_of(images), **options)
-
-
-def report() -> None:
-    """study.report.report."""
-    from study.report import report
-
-    report()
+def later(module: str, name: str) -> Callable:
+    """A function of a module that is imported when it is called: workers import this one, too."""
+    return lambda **options: getattr(import_module(f"study.{module}"), name)(**options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     number = {"type": int, "metavar": "N"}
     trial = number | {"default": TRAIN_IMAGES, "help": "a trial on fewer images, under build/"}
-    command = add("check", check, "describe a network before it is trained")
+    command = add("check", later("check", "command"), "describe a network before it is trained")
     command.add_argument("name", metavar="FILE", help="a .py file, or a name in models.NETWORKS")
     command.add_argument("--parameters", help="the most that are allowed", **number)
     goal = f"that all seeds have to reach in their last epochs, say {TARGET_ACCURACY}"
@@ -97,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where.add_argument("--jobs", help="runs side by side; one per core", **number)
     where.add_argument("--scheduler", metavar="ADDRESS", help="train on a Dask cluster")
     command.add_argument("--images", **trial)
-    command = add("compare", compare, "two networks: the difference, and a word")
+    command = add(
+        "compare", later("compare", "compare"), "two networks: the difference, and a word"
+    )
     sides = "a .py file, a network, EXPERIMENT/NETWORK, or a .csv file of accuracies"
     command.add_argument("one", metavar="ONE", help=sides)
     command.add_argument("other", metavar="OTHER", help="the same")
@@ -105,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--looks", dest="by_looks", action="store_true", help=looks)
     command.add_argument("--to", metavar="FILE", help="also write it, as .json, .md or .png")
     command.add_argument("--images", **trial)
-    add("report", report, "the tables, the report and its figures")
+    add("report", later("report", "report"), "the tables, the report and its figures")
     options = vars(parser.parse_args(arguments))
     logging.disable(logging.CRITICAL)  # Dask's; what matters is raised
     try:

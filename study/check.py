@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import nn
 
 from helpers.trial import trial_logits
-from models import IMAGE_SHAPE, count_parameters
+from models import IMAGE_SHAPE, NETWORKS, count_parameters
+from study.compare import runs_of
+from study.network_file import load_network_file
+from study.table import load
 
 PICTURES = 64  # random ones, so that each place of a max pooling wins in some
 
@@ -74,3 +79,24 @@ def check(name: str, model: nn.Module, limit: int | None = None) -> bool:
     for layer, kind, shape, field in facts["layers"]:
         print(f"  {layer:20}{kind:20}{'x'.join(map(str, shape)):>14}  {field}x{field}")
     return few
+
+
+def command(name: str, parameters: int | None, accuracy: float | None, last: int) -> None:
+    """Check a file, or a network by its name; exit with status 1 if it does not pass.
+
+    accuracy: in percent, that the last epochs of all trained seeds have to reach.
+
+    Raises ValueError for a name that is no network, and as describe and runs_of do.
+    """
+    if not name.endswith(".py") and name not in NETWORKS:
+        raise ValueError(f"there is no network {name!r}; name a .py file or one of NETWORKS.")
+    file = load_network_file(name) if name.endswith(".py") else None
+    passed = check(name, file.network() if file else NETWORKS[name].build(), parameters)
+    if accuracy is not None:
+        tables = load()
+        runs = runs_of(name, tables).run
+        epochs = tables.epochs[tables.epochs.run.isin(runs)].groupby("run").test_accuracy
+        steady = sum(min(values[-last:]) >= accuracy for _, values in epochs)
+        print(f"  {steady} of {len(runs)} seeds: the last {last} epochs are all at {accuracy:g}%")
+        passed &= steady == len(runs)
+    sys.exit(not passed)

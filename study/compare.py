@@ -12,9 +12,10 @@ import pandas as pd
 from scipy import stats
 
 from helpers.files import write_atomically
+from helpers.history import TRAIN_IMAGES
 from models import TARGET_ACCURACY
 from study import figures
-from study.experiments import EXPERIMENTS, RESULTS
+from study.experiments import EXPERIMENTS, root_of
 from study.inference import ALPHA, estimate, welch
 from study.network_file import load_network_file
 from study.protocol import MEASURES
@@ -100,16 +101,16 @@ def compare(
     other: str,
     by_looks: bool = False,
     to: str | None = None,
-    root: str | Path = RESULTS,
+    images: int = TRAIN_IMAGES,
 ) -> None:
     """Print the comparison of two networks; names as for runs_of.
 
     by_looks: whether the seeds were added in looks at 5, 10 and 20; else all are one look.
-    to: also write it there, as .json, .md or .png. root: the folder of the runs.
+    to: also write it there, as .json, .md or .png. images: that the runs were trained on.
 
     Raises ValueError and OSError as runs_of and look do.
     """
-    tables, sides = load(root), []
+    tables, sides = load(root_of(images)), []
     for name in (one, other):
         runs = runs_of(name, tables)
         diverged = runs[runs.final.isna()].seed.tolist()

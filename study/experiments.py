@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from helpers.config import TrainingConfig
+from helpers.history import TRAIN_IMAGES
 from models import ORIGINAL, PAGE
 
 RESULTS = Path("results")
@@ -31,6 +32,11 @@ class Experiment:
     folder: Path
     seeds: tuple[int, ...] = SEEDS
     text: str = ""
+
+
+def root_of(images: int) -> Path:
+    """Where the folders of the runs on so many training images are: trials are under build."""
+    return RESULTS if images == TRAIN_IMAGES else Path("build", f"trial-{images}")
 
 
 # The one-cycle recipe: docs/recipe.md says how it was chosen. Nothing stops a run early.

@@ -34,23 +34,12 @@ PANELS = {
 }
 
 
-def _figure(height: float) -> NotebookFigure:
-    figure = NotebookFigure(height)
-    figure.set_figwidth(WIDTH)
-    return figure
-
-
-def _legend(figure: NotebookFigure, handles: Sequence, columns: int) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9)
-
-
 def effects(frame: pd.DataFrame) -> NotebookFigure:
-    """Effects of dropout and batch normalization in both settings, against the margins.
+    """Effects of dropout and batch norm in both settings; frame: inference.estimates returns it.
 
-    frame: what inference.estimates returns. The thick bar is the 90% interval: within the gray band
-        the effect is too small to matter.
+    The thick bar is the 90% interval: within the gray band the effect is too small to matter.
     """
-    figure = _figure(height=8.4)
+    figure = NotebookFigure(8.4, WIDTH)
     for axes, (name, title) in zip(figure.subplots(len(PANELS), 1), PANELS.items(), strict=True):
         measure = MEASURES[name]
         axes.axvspan(*map(measure.natural, (-measure.margin, measure.margin)), color="0.88")
@@ -71,18 +60,15 @@ def effects(frame: pd.DataFrame) -> NotebookFigure:
         axes.set_yticks(range(len(EFFECTS)), EFFECTS.values(), fontsize=10)
         axes.set_ylim(len(EFFECTS) - 0.5, -0.5)
         _tidy(axes, "x")
-    keys = [
-        Line2D([], [], color=color, marker=marker, label=f"{setting} setting")
-        for setting, (marker, color) in LOOKS.items()
-    ]
+    keys = [Line2D([], [], color=c, marker=m, label=f"{s} setting") for s, (m, c) in LOOKS.items()]
     keys.append(Patch(color="0.88", label="too small to matter"))
-    _legend(figure, keys, columns=3)
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
 def reproduction(tables: Tables) -> NotebookFigure:
     """The publication's test error by epoch against the range and the mean of our ten runs."""
-    figure = _figure(height=7.5)
+    figure = NotebookFigure(7.5, WIDTH)
     panels = figure.subplots(len(PUBLISHED), 1, sharex=True, sharey=True)
     for axes, network in zip(panels, PUBLISHED, strict=True):
         runs = tables.of("original", f"original_{network}").run
@@ -110,13 +96,13 @@ def reproduction(tables: Tables) -> NotebookFigure:
         Line2D([], [], color=VERMILLION, linestyle="--", label="our mean, training"),
         Patch(color=GRAY, alpha=0.4, label="range of our ten runs"),
     ]
-    _legend(figure, keys, columns=2)
+    figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
 def accuracies(rows: Mapping[str, Sequence[float]]) -> NotebookFigure:
     """Final test accuracy (%) of every seed, with the mean and its 95% interval, a row per name."""
-    figure = _figure(height=1.3 + 0.5 * len(rows))
+    figure = NotebookFigure(1.3 + 0.5 * len(rows), WIDTH)
     axes = figure.subplots()
     axes.axvline(TARGET_ACCURACY, color=GRAY, linestyle=":", linewidth=1.2)
     for y, values in enumerate(rows.values()):
@@ -132,7 +118,7 @@ def accuracies(rows: Mapping[str, Sequence[float]]) -> NotebookFigure:
         Line2D([], [], color="black", marker="D", label="mean, 95% interval"),
         Line2D([], [], color=GRAY, linestyle=":", label=f"{TARGET_ACCURACY}%"),
     ]
-    _legend(figure, keys, columns=3)
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 

@@ -90,9 +90,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return np.maximum.accumulate(corrected).clip(max=1)[np.argsort(order)].tolist()
 
 
-# --- estimates ------------------------------------------------------------------------------------
-
-
 def estimates(tables: Tables) -> pd.DataFrame:
     """Each contrast, and each network's level, of each measure in each setting, estimated once.
 
@@ -113,20 +110,17 @@ def estimates(tables: Tables) -> pd.DataFrame:
                 "them; no verdict is computed before the last is in."
             )
         for name, measure in MEASURES.items():
-            table = protocol.wide(runs, name, setting)
+            table, margin = protocol.wide(runs, name, setting), measure.margin
             for formula in (*protocol.CONTRASTS, *PAGE):
                 null = TARGET_ACCURACY if formula in PAGE and name == "final" else 0.0
                 values = protocol.contrast(table, formula, name)
                 mean = estimate(values)
                 intervals = (*mean.interval(), *mean.interval(1 - 2 * ALPHA))
-                tests = (mean.p(null), sign_flip_test(values, null))
-                row = (setting, name, formula, mean, null, mean.mean, *intervals, *tests)
-                rows.append((*row, mean.within(measure.margin, null)))
+                tests = mean.p(null), sign_flip_test(values, null), mean.within(margin, null)
+                rows.append((setting, name, formula, mean, null, mean.mean, *intervals, *tests))
     columns = "setting measure formula estimate null mean low high low90 high90 p flip_p within"
     return pd.DataFrame(rows, columns=columns.split()).set_index(columns.split()[:3])
 
-
-# --- verdicts -------------------------------------------------------------------------------------
 
 SHOWN, OPPOSITE = "shown", "shown, in the opposite direction"
 NEGLIGIBLE = {SHOWN: "significant but negligible", OPPOSITE: "opposite, but negligible"}
@@ -136,14 +130,12 @@ SAME, NOT_SAME, UNDECIDED = "the same", "not the same", "not distinguishable"  #
 
 def verdicts(frame: pd.DataFrame, setting: str) -> pd.DataFrame:
     """A row per claim: p, corrected (by Holm, over the five) and the word."""
-    rows = []
-    for claim in protocol.CLAIMS:
-        effects = [frame.loc[setting, part.measure, part.formula] for part in claim.parts]
-        rows.append({"parts": claim.parts, "effects": effects, "p": claim_p(claim.parts, effects)})
-    table = pd.DataFrame(rows)
+    claims = [claim.parts for claim in protocol.CLAIMS]
+    effects = [[frame.loc[setting, p.measure, p.formula] for p in parts] for parts in claims]
+    table = pd.DataFrame({"p": map(claim_p, claims, effects)})
     table["corrected"] = holm(table.p)
-    table["word"] = list(map(word, table.parts, table.effects, table.corrected))
-    return table[["p", "corrected", "word"]]
+    table["word"] = list(map(word, claims, effects, table.corrected))
+    return table
 
 
 def claim_p(parts: Sequence[Part], effects: Sequence[pd.Series]) -> float:
@@ -156,12 +148,10 @@ def claim_p(parts: Sequence[Part], effects: Sequence[pd.Series]) -> float:
 def word(parts: Sequence[Part], effects: Sequence[pd.Series], corrected: float) -> str:
     """The word for a claim, by its p value after Holm's correction.
 
-    Of several parts the weakest decides: one with the wrong sign, at 0.05 over their number, or one
-    within the margin, is enough.
+    One part of several is enough: of the wrong sign, at 0.05 over their number, or in the margin.
     """
     wrong = [e for part, e in zip(parts, effects, strict=True) if not _as_claimed(part, e)]
-    sure = [e.p < ALPHA / len(parts) if len(parts) > 1 else corrected < ALPHA for e in wrong]
-    wrong = [effect for effect, is_sure in zip(wrong, sure, strict=True) if is_sure]
+    wrong = [e for e in wrong if (len(parts) * e.p if len(parts) > 1 else corrected) < ALPHA]
     if wrong or corrected < ALPHA:
         direction = OPPOSITE if wrong else SHOWN
         return NEGLIGIBLE[direction] if any(e.within for e in wrong or effects) else direction
@@ -175,8 +165,7 @@ def _as_claimed(part: Part, effect: pd.Series) -> bool:
 def between_settings(frame: pd.DataFrame) -> pd.DataFrame:
     """How each contrast differs between the settings, original less page, a row for each.
 
-    The word is "the same" if the difference's 90% interval lies within the margin, "not the same"
-    if its 95% interval excludes 0.
+    The word: "the same" (90% interval within the margin) or "not the same" (95% excludes 0).
     """
     rows = []
     for measure, formula in frame.loc["page"].index:
@@ -200,15 +189,12 @@ def pair_test(frame: pd.DataFrame) -> tuple[Estimate, str]:
     return mean, word([part], [effect], mean.p())
 
 
-# --- reproduction ---------------------------------------------------------------------------------
-
-
 def reproduction(tables: Tables) -> pd.DataFrame:
     """Each published log against our ten runs of it, in the original setting.
 
-    Returns a row per (network, figure of SIX): the log's number, the 95% prediction interval of one
-    more run (low, high), whether it lies inside; and for the network curve_rank's rank among the
-    eleven curves, and whether it is reproduced: at most one figure outside, and not the farthest.
+    Returns a row per (network, figure of SIX): the log's number, whether it is inside
+    one more run's 95% interval (low, high), the rank of the log's curve among the eleven, and
+    reproduced: at most one figure is outside, and the curve is not the farthest.
     """
     rows = []
     for network in protocol.PUBLISHED:

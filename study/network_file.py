@@ -15,11 +15,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from torch import nn
+
 from helpers.config import TrainingConfig
+from study.experiments import EXPERIMENTS, RESULTS, Experiment
+from TrainingHelper import make_optimizer
 
 
 class NetworkFile(NamedTuple):
@@ -37,6 +42,12 @@ class NetworkFile(NamedTuple):
     optimizer: Callable | None
     scheduler: Callable | None
     interval: str
+
+    def training(self, model: nn.Module, steps: int) -> dict:
+        """Optimizer, scheduler and interval as fit takes them; steps: batches per epoch."""
+        optimizer = (self.optimizer or partial(make_optimizer, config=self.config))(model)
+        scheduler = self.scheduler(optimizer, steps) if self.scheduler else None
+        return {"optimizer": optimizer, "scheduler": scheduler, "interval": self.interval}
 
 
 def load_network_file(path: str | Path) -> NetworkFile:
@@ -72,3 +83,19 @@ def from_text(stem: str, text: str) -> NetworkFile:
     config = replace(config, augmentation="own") if own["augment"] else config
     interval = getattr(module, "INTERVAL", "epoch")
     return NetworkFile(name, text, module.network, config, **own, interval=interval)
+
+
+def find_experiment(name: str) -> Experiment:
+    """One of EXPERIMENTS, the first with that network, or that of a network file.
+
+    Raises ValueError for a name that is none of them.
+    """
+    if name.endswith(".py"):
+        file = load_network_file(name)
+        kind = "peers" if Path(name).parent.name == "peers" else "networks"
+        return Experiment((file.name,), file.config, RESULTS / kind / file.name, text=file.text)
+    having = [e for e in EXPERIMENTS.values() if name in e.networks]
+    if name not in EXPERIMENTS and not having:
+        choices = ", ".join(EXPERIMENTS)
+        raise ValueError(f"there is no experiment {name!r}; choose from {choices}, or name a file.")
+    return EXPERIMENTS.get(name) or having[0]

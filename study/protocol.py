@@ -13,20 +13,15 @@ import pandas as pd
 
 from models import PAGE, TARGET_ACCURACY
 
-# The settings of the publication: experiments, and what their networks' names begin with.
-SETTINGS = {"page": "", "original": "original_"}
+SETTINGS = {"page": "", "original": "original_"}  # experiments; how their networks' names begin
 
 
 class Measure(NamedTuple):
-    """A column of runs.csv, and how contrasts of it are made and written.
-
-    margin: the smallest effect of interest, on the scale that contrasts have.
-    scale: "difference"; "log" of a measure; or "ratio", where a contrast is the log of a ratio.
-    """
+    """A column of runs.csv, and how contrasts of it are made and written."""
 
     title: str
-    margin: float
-    scale: str = "difference"
+    margin: float  # the smallest effect of interest, on the scale that contrasts have
+    scale: str = "difference"  # or "log" of a measure; or "ratio": contrasts are logs of ratios
     digits: int = 3
 
     def natural(self, value: float) -> float:
@@ -85,16 +80,12 @@ class Part(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A claim of the publication's page: several parts hold at once.
-
-    unit: of the first part's estimate as written.
-    size: the mean effect that it claims, on the natural scale; None if it claims none.
-    """
+    """A claim of the publication's page: several parts hold at once."""
 
     text: str
     parts: tuple[Part, ...]
-    unit: str
-    size: float | None = None
+    unit: str  # of the first part's estimate as written
+    size: float | None = None  # the mean effect that it claims, on the natural scale
 
 
 CLAIMS = (
@@ -156,5 +147,4 @@ def contrast(table: pd.DataFrame, formula: str, measure: str) -> np.ndarray:
         return table.eval(formula).to_numpy(float)
     units = pd.DataFrame(np.eye(table.shape[1]), columns=table.columns)
     weights = units.eval(formula).to_numpy()
-    above, below = (table.to_numpy() @ side for side in (weights.clip(0), (-weights).clip(0)))
-    return np.log(above / below)
+    return np.log((table.to_numpy() @ weights.clip(0)) / (table.to_numpy() @ (-weights).clip(0)))

@@ -6,19 +6,19 @@ All of it is written from the runs' files alone. The prose quotes no number; the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-import numpy as np
 import pandas as pd
 
 from helpers.files import write_atomically
 from helpers.publication import published_log
 from models import NETWORKS, TARGET_ACCURACY, count_parameters
 from study import figures, inference, protocol
-from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, RESULTS, SEEDS
-from study.network_file import load_network_file
+from study.cells import ACCURACY_HEADER, accuracy_cells, markdown, mean_interval
+from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, RESULTS
+from study.peers import peers_table
 from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
@@ -30,7 +30,6 @@ NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
     "Original": ("original_final", "original", "Final as the publication ran it"),
     "OneCycle": ("original_none_bn", "recipe-8", "99.4% in eight epochs"),
 }
-ACCURACY_HEADER = ["final accuracy, %", f"over {TARGET_ACCURACY}%", "last 3", "last 5"]
 
 
 def report(root: str | Path = RESULTS, readme: str | Path = "README.md") -> None:
@@ -92,26 +91,6 @@ def fill_readme(text: str, tables: Tables, frame: pd.DataFrame) -> str:
 # --- cells ----------------------------------------------------------------------------------------
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def mean_interval(values: Sequence[float], digits: int = 3) -> str:
-    """99.468 [99.423, 99.513]; of fewer than three values the mean alone."""
-    text = f"{np.mean(values):.{digits}f}"
-    if len(values) < 3:
-        return text
-    low, high = inference.estimate(values).interval()
-    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def share(values: pd.Series) -> str:
-    """7 of 10."""
-    return f"{int(values.sum())} of {len(values)}"
-
-
 def p_value(p: float) -> str:
     """A p value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -121,12 +100,6 @@ def estimate_cell(effect: pd.Series, measure: str, formula: str) -> str:
     """An estimate with its interval: of a network's own number without a sign."""
     write = MEASURES[measure].write if formula in CONTRASTS else "{:.3f} [{:.3f}, {:.3f}]".format
     return write(effect["mean"], effect.low, effect.high)
-
-
-def accuracy_cells(runs: pd.DataFrame) -> list[str]:
-    """As in ACCURACY_HEADER: mean, runs over the target, and those consistently at it."""
-    shares = (runs.final > TARGET_ACCURACY, runs.last_3, runs.last_5)
-    return [mean_interval(runs.final), *map(share, shares)]
 
 
 def parameters(network: str) -> str:
@@ -244,31 +217,6 @@ def recipe(tables: Tables) -> dict[str, pd.DataFrame]:
     runs["half the size, 15 epochs"] = tables.of("recipe-half")
     finals = {f"Final, {s}, 20 epochs": tables.of(s, f"{p}final") for s, p in SETTINGS.items()}
     return runs | finals
-
-
-def peers(tables: Tables) -> dict[str, tuple[float, pd.DataFrame]]:
-    """The public networks all of whose runs are in: what is claimed (%), and the runs."""
-    complete = {}
-    for path in sorted(Path(__file__).parent.parent.glob("peers/*.py")):
-        file = load_network_file(path)
-        runs = tables.runs[tables.runs.network == file.name]
-        if len(runs) == len(SEEDS):
-            complete[path.stem] = float(re.search(r"CLAIM = ([\d.]+)", file.text)[1]), runs
-    return complete
-
-
-def peers_table(tables: Tables) -> str:
-    """The public networks: the claim against one more run, the mean less the claim."""
-    rows = []
-    for name, (claim, runs) in peers(tables).items():
-        low, high = inference.prediction_interval(runs.final)
-        plausible = "yes" if low - 1e-9 <= claim <= high + 1e-9 else "**no**"
-        source = f"[{name.rpartition('_')[0]}](../peers/{name}.py)"
-        difference = mean_interval(runs.final - claim)
-        count = f"{int(name.rpartition('_')[2]):,}"
-        rows.append([source, count, f"{claim:.2f}", plausible, difference, *accuracy_cells(runs)])
-    header = ["parameters", "claim, %", "a plausible run", "mean - claim", *ACCURACY_HEADER]
-    return markdown(["public network", *header], rows)
 
 
 def recipe_table(tables: Tables) -> str:

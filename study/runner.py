@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import product
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -31,8 +30,8 @@ from helpers.config import TrainingConfig
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
 from models import NETWORKS
 from study.experiments import EXPERIMENTS, RESULTS, Experiment
-from study.network_file import from_text, load_network_file
-from TrainingHelper import evaluate, fit, get_device, make_optimizer, set_seed
+from study.network_file import find_experiment, from_text
+from TrainingHelper import evaluate, fit, get_device, set_seed
 
 SECONDS = 10  # for a scheduler and its first worker to answer
 LOCAL = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
@@ -61,11 +60,8 @@ def train_run(run: Run, checkpoint: str | None, report: Callable[[History], None
     file = from_text(run.network.rpartition("-")[0], run.text) if run.text else None
     loaders = make_loaders(data, config, device, 0, file and file.augment)
     set_seed(config.seed)
-    model, own = file.network() if file else NETWORKS[run.network].build(), {}
-    if file:
-        optimizer = (file.optimizer or partial(make_optimizer, config=config))(model)
-        schedule = file.scheduler(optimizer, len(loaders[0])) if file.scheduler else None
-        own = {"optimizer": optimizer, "scheduler": schedule, "interval": file.interval}
+    model = file.network() if file else NETWORKS[run.network].build()
+    own = file.training(model, len(loaders[0])) if file else {}
     try:
         history = fit(model, *loaders, config, device, checkpoint, report, name=run.network, **own)
         loss, accuracy = evaluate(model, loaders[0].unaugmented(), device)
@@ -75,22 +71,6 @@ def train_run(run: Run, checkpoint: str | None, report: Callable[[History], None
         history.status = "diverged"
     history.source = run.text or None
     return history, model.cpu()
-
-
-def find_experiment(name: str) -> Experiment:
-    """One of EXPERIMENTS, the first with that network, or that of a network file.
-
-    Raises ValueError for a name that is none of them.
-    """
-    if name.endswith(".py"):
-        file = load_network_file(name)
-        kind = "peers" if Path(name).parent.name == "peers" else "networks"
-        return Experiment((file.name,), file.config, RESULTS / kind / file.name, text=file.text)
-    having = [e for e in EXPERIMENTS.values() if name in e.networks]
-    if name not in EXPERIMENTS and not having:
-        choices = ", ".join(EXPERIMENTS)
-        raise ValueError(f"there is no experiment {name!r}; choose from {choices}, or name a file.")
-    return EXPERIMENTS.get(name) or having[0]
 
 
 def run(

@@ -24,5 +24,7 @@ def test_the_callers_own_modules_stay_its_own(tmp_path):
     load = f"torch.hub.load({str(PROJECT)!r}, 'final', source='local')"
     code = f"import models, torch\n{load}\nimport helpers, TrainingHelper, models as again\n"
     code += "assert again is models and models.mine and helpers.mine and TrainingHelper.mine"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr

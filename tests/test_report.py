@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from study import figures
+from study.cells import mean_interval, share
 from study.experiments import RECIPE_EPOCHS
 from study.inference import estimate, estimates
 from study.protocol import BN, LATE, LATE_BN
-from study.report import fill_readme, mean_interval, page, recipe, report, share
+from study.report import fill_readme, page, recipe, report
 from study.table import load
 from tests.helpers import PROJECT
 
