@@ -96,18 +96,22 @@ def fit(
     device: as for get_device.
     checkpoint: a file that holds the run after each complete epoch. Called again with the same
         arguments, fit resumes there; on a CPU, with the same versions and threads, exactly. A
-        finished run is not trained again. The loaders need an attribute checksum of their data.
-    progress: True for a bar and a line per epoch, or a function to call with the history instead.
-    optimizer, scheduler: torch's own, new ones for this model, in place of the config's. interval:
-        whether such a scheduler takes a step after each "epoch" or each "step".
+        finished run is not trained again: its weights go into the model and its history comes back.
+        Each loader needs an attribute checksum then, to tell other data by.
+    progress: a bar and a line per epoch; False for silence; or a function that is called instead
+        with the history after each epoch.
+    optimizer, scheduler: torch's own objects in place of the config's: for this model, and made
+        anew for each call.
+    interval: when a scheduler that is given takes its steps: after each "epoch" or each "step".
     name: of the network; its name in models.NETWORKS, or its class's, unless given.
 
     An interrupt (Ctrl-C, or the notebook's stop button) ends fit with the complete epochs so far
     and status "interrupted".
 
-    Raises ValueError for a network, loader, scheduler or checkpoint that does not fit the run;
-    FloatingPointError for a loss that is not finite; OSError for a checkpoint that cannot be
-    written.
+    Raises ValueError for a network that cannot be trained, a loader that was made for another
+    config, malformed batches or none, a scheduler that is not new, and a checkpoint of another run
+    (which is left alone); FloatingPointError for a loss that is not finite; OSError if the
+    checkpoint cannot be written.
     """
     config, device = config or TrainingConfig(), get_device(device)
     _check_arguments(train_loader, test_loader, config, checkpoint, scheduler, interval)
@@ -201,10 +205,14 @@ def fit(
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Adam, or with a one-cycle schedule AdamW, by the config."""
     on_mps = next(model.parameters()).device.type == "mps"
-    decay = {"weight_decay": config.weight_decay}
-    decay |= {"decoupled_weight_decay": config.schedule == "one-cycle"}
-    options = {"betas": (0.9, config.beta2), "fused": None if on_mps else True, **decay}
-    return torch.optim.Adam(model.parameters(), config.learning_rate, **options)
+    return torch.optim.Adam(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        decoupled_weight_decay=config.schedule == "one-cycle",  # AdamW's
+        fused=None if on_mps else True,
+    )
 
 
 def make_scheduler(
@@ -359,7 +367,8 @@ def compute_logits(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits float32 [N, 10] and labels int64 [N] of a loader's images, on the CPU.
 
-    The model, on the device, is in evaluation mode meanwhile. ValueError for malformed batches.
+    The model, which must be on the device, is put in evaluation mode meanwhile.
+    Raises ValueError for a loader without batches or with malformed ones.
     """
     was_training = model.training
     model.eval()

@@ -170,7 +170,7 @@ def plot_digit_accuracy(labels: Tensor, predictions: Tensor) -> NotebookFigure:
 
 
 def plot_confident_errors(images: Tensor, labels: Tensor, logits: Tensor) -> NotebookFigure:
-    """The 12 most probable errors; uint8 [N, 1, 28, 28], int64 [N], 0 to 9, and float [N, 10]."""
+    """Up to 12 errors, the surest first; uint8 [N, 1, 28, 28], int64 [N], 0 to 9, float [N, 10]."""
     # In float32 the softmax of many errors rounds to 1, which would leave no order.
     confidence, predictions = logits.double().softmax(dim=1).max(dim=1)
     wrong = (predictions != labels).nonzero().flatten()
