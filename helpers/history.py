@@ -61,7 +61,6 @@ class History:
         """Test accuracy of the last epoch run, percent: the accuracy this study reports."""
         return self._accuracies()[-1]
 
-    @property
     def first_epoch_at(self, accuracy: float) -> int | None:
         """The first epoch, counted from 1, with at least this test accuracy (%), or None."""
         return next((e for e, a in enumerate(self._accuracies(), 1) if a >= accuracy), None)
