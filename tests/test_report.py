@@ -99,7 +99,7 @@ def test_the_other_figures_show_every_run_and_log(tables):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_no_link_is_dead(path):
     text = path.read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    links = [a or b for a, b in re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', text)]
     for link in links:
         if not link.startswith("http"):
             target, _, anchor = link.partition("#")
