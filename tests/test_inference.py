@@ -192,7 +192,9 @@ def test_both_settings_side_by_side(frame):
 
 def test_nothing_is_computed_before_the_last_run_is_in(tables):
     fewer = tables._replace(runs=tables.runs[tables.runs.run != "original/original_v1-50"])
-    with pytest.raises(ValueError, match="1 of the 80 runs of original .*original_v1 with seed 50"):
+    with pytest.raises(
+        ValueError, match=r"1 of the 80 runs of original .*original_v1 with seed 50"
+    ):
         estimates(fewer)
     assert {("page", "final", formula) for formula in CONTRASTS} <= set(estimates(tables).index)
 

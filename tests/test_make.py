@@ -68,7 +68,8 @@ def test_clean_keeps_checkpoints_unless_forced(make):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     status, printed = call("clean")
-    assert status == 0 and "stay; make clean FORCE=1 deletes:results/runs/v1-47.pt" in printed.replace("\n", "")
+    listed = "stay; make clean FORCE=1 deletes:results/runs/v1-47.pt"
+    assert status == 0 and listed in printed.replace("\n", "")
     left = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     assert {"results/runs/v1-47.pt", "data/kept"} < set(left) and len(left) == 5
     assert call("clean", "FORCE=1")[0] == 0

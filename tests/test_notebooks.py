@@ -83,9 +83,9 @@ def test_its_numbers_are_its_runs(name):
     experiment = EXPERIMENT_OF.get(name, "page")
     seeds = runs[(runs.experiment == experiment) & (runs.network == name)].final
     assert f"ten seeds end at {seeds.mean():.2f}%" in title.replace("\n", " ")
-    printed = texts(notebook)
+    printed, planned = texts(notebook), history.config["epochs"]
     for number, record in enumerate(history.epochs, 1):
-        line = rf"epoch +{number}/{history.config['epochs']} .*test loss {record['test_loss']:.4f}, +"
+        line = rf"epoch +{number}/{planned} .*test loss {record['test_loss']:.4f}, +"
         assert re.search(line + rf"{record['test_accuracy']:.2f}%", printed), number
     config = EXPERIMENTS[experiment].config
     assert history.config == asdict(replace(config, seed=42)) and history.train_images == 60_000

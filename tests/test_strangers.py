@@ -45,7 +45,7 @@ def test_a_network_that_views_its_maps_trains_and_works_outside_fit_afterwards(s
     images = DataPipeline.normalize(small.test_images / 255)
     assert history.network == "Student" and torch.allclose(model.eval()(images), logits, atol=1e-5)
     save_run(model, history, tmp_path)
-    with pytest.raises(ValueError, match="holds no network of models.NETWORKS"):
+    with pytest.raises(ValueError, match=r"holds no network of models\.NETWORKS"):
         load_weights(tmp_path / "Student.safetensors")
 
 
