@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -90,3 +91,8 @@ def history(accuracies=(98.0, 99.5), network="v1", seed=42, *, config=None, **fi
     environment = {"python": "3", "device": "cpu", "threads": 1}
     known = {"status": "finished", "config": config, "environment": environment, "epochs": epochs}
     return History(network, seed, **(known | fields))
+
+
+def interruptible():
+    """For a child process: heed SIGINT even if this one is in the background and ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

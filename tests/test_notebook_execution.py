@@ -9,7 +9,7 @@ import pytest
 from nbconvert import ScriptExporter
 
 from helpers.notebook import execute
-from tests.helpers import PROJECT
+from tests.helpers import PROJECT, interruptible
 
 BAR = """for step in range(3):
     display({"text/plain": f"step {step}"}, raw=True, display_id="bar", update=step > 0)
@@ -55,7 +55,9 @@ def test_a_run_that_fails_ends_in_a_sentence_and_changes_nothing(notebook, sourc
     path = notebook(f"print('ready', flush=True)\n{source}")
     before, pipes = path.read_bytes(), {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-m", "helpers.notebook", path, "NAME=wrong"]
-    with subprocess.Popen(command, cwd=PROJECT, text=True, **pipes) as process:
+    with subprocess.Popen(
+        command, cwd=PROJECT, text=True, preexec_fn=interruptible, **pipes
+    ) as process:
         assert [process.stdout.readline() for _ in range(2)] == [f"== {path}\n", "ready\n"]
         if source == SLEEPS[0]:
             process.send_signal(signal.SIGINT)

@@ -23,7 +23,7 @@ from study import __main__ as command
 from study import runner
 from study.experiments import EXPERIMENTS, Experiment
 from study.table import load
-from tests.helpers import PROJECT, build, wait_for, without_seconds
+from tests.helpers import PROJECT, build, interruptible, wait_for, without_seconds
 from tests.helpers import history as history_of
 from TrainingHelper import evaluate, fit, get_device
 
@@ -147,6 +147,7 @@ def test_a_study_that_is_broken_off_ends_its_processes_and_is_resumed(
     def start(seed):
         """A study in a terminal, when this seed has an epoch; its processes, and that epoch."""
         options = {"cwd": PROJECT, "encoding": "utf-8", "dimensions": (40, 120)}
+        options["preexec_fn"] = interruptible
         terminal = pexpect.spawn(sys.executable, ["-c", STUDY, str(folder)], timeout=60, **options)
         [epoch] = wait_for(lambda: epochs_in(folder / f"v1-{seed}.pt"))[:1]
         terminal.expect(r"\d/4 \[\d\d:\d\d<\d\d:\d\d,")  # the bar, with the time left
