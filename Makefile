@@ -30,9 +30,8 @@ help:
 
 quick: data
 	@rm -rf $(QUICK)
-	@for name in $(NOTEBOOKS); do \
-	    $(RUN) helpers.notebook $$name.ipynb --to $(QUICK)/$$name.ipynb EPOCHS=3 TRAIN_IMAGES=8192 OUT_DIR=$(QUICK) || exit 1; \
-	done
+	@printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} $(RUN) helpers.notebook {}.ipynb \
+	    --to $(QUICK)/{}.ipynb EPOCHS=3 TRAIN_IMAGES=8192 OUT_DIR=$(QUICK)
 	@echo "$(QUICK) holds the notebooks as executed, their histories and weights. Next: make lab"
 
 lab: $(VENV)/.ready

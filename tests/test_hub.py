@@ -18,6 +18,7 @@ def test_torch_hub_loads_a_network_that_reads_the_test_images(name, mnist):
     assert not network.training and (digits == mnist.test_labels[:500]).sum() >= 490
 
 
+@pytest.mark.slow
 def test_the_callers_own_modules_stay_its_own(tmp_path):
     for name in ("models", "helpers", "TrainingHelper"):
         (tmp_path / f"{name}.py").write_text("mine = True")

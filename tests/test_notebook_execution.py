@@ -50,6 +50,7 @@ RAISES = "raise ValueError(NAME)", ": wrong\n{} was not written: ValueError\n"
 SLEEPS = "import time; time.sleep(600)", "{} was not written: interrupted\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "end"), [RAISES, SLEEPS], ids=["raises", "interrupted"])
 def test_a_run_that_fails_ends_in_a_sentence_and_changes_nothing(notebook, source, end):
     path = notebook(f"print('ready', flush=True)\n{source}")

@@ -200,6 +200,7 @@ def test_runs_are_found_by_file_name_experiment_or_csv(tmp_path, monkeypatch):
             runs_of(name, tables)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_one_screen_and_a_file_on_request(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(PROJECT)
     compare("final", "v1", to=f"{tmp_path / 'c.json'}")

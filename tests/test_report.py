@@ -52,6 +52,7 @@ def test_what_readme_says_in_words_is_what_the_tables_say(tables, frame):
     assert [n for n in RECIPE_EPOCHS if low[n] > 99.4] == [8, 10, 20]
 
 
+@pytest.mark.slow
 def test_the_command_writes_everything_again_or_nothing(tmp_path, tables):
     root, readme = tmp_path / "results", tmp_path / "README.md"
     readme.write_text("no tables")
