@@ -18,6 +18,7 @@ from helpers.config import TrainingConfig
 from helpers.files import read_file, write_atomically
 from helpers.history import History
 from models import NETWORKS, network_name
+from study.network_file import from_text
 from tests.helpers import CPU, PROJECT, bits, build, full_disk, history, no_rights, same_bits
 from TrainingHelper import evaluate, fit
 
@@ -110,10 +111,11 @@ def test_every_committed_run_loads():
     distilled = 0
     for path in paths:
         run = History.load(path)
-        assert run.network in NETWORKS and run.status in ("finished", "early stopping")
+        assert run.network in NETWORKS or run.source, path
+        assert run.status in ("finished", "early stopping")
         distilled += "distillation" in run.config
         config = TrainingConfig(**{k: v for k, v in run.config.items() if k != "distillation"})
-        assert len(run.epochs) <= config.epochs and config.augmentation in AUGMENTATIONS
+        assert len(run.epochs) <= config.epochs and config.augmentation in {*AUGMENTATIONS, "own"}
         assert config.seed == run.seed
         if run.misclassified is not None:
             assert len(run.misclassified) == round(10_000 - 100 * run.final_accuracy)
@@ -141,8 +143,13 @@ def test_an_old_record_means_what_its_file_says(name, network, config):
 def test_every_committed_network_loads_as_the_one_its_run_trained():
     paths = list(RESULTS.rglob("*.safetensors"))
     for path in paths:
-        model, run = load_weights(path), History.load(path.with_suffix(".json"))
-        assert network_name(model) == run.network and not model.training
+        run = History.load(path.with_suffix(".json"))
+        if run.source:  # of a network file
+            model = from_text("its", run.source).network()
+            model.load_state_dict(safetensors.torch.load_file(path))
+        else:
+            model = load_weights(path)
+            assert network_name(model) == run.network and not model.training
         assert run.weights in (None, weights_digest(model))
     assert len(paths) >= 153
 

@@ -66,7 +66,7 @@ def test_a_difference_of_samples_is_welchs():
 
 
 def test_within_the_margin_is_two_one_sided_tests():
-    for margin in (0.1, 0.2, 0.25, 0.3):
+    for margin in (0.1, 0.2, 0.25, 0.28, 0.3):
         low = stats.ttest_1samp(VALUES, -margin, alternative="greater").pvalue
         high = stats.ttest_1samp(VALUES, margin, alternative="less").pvalue
         assert estimate(VALUES).within(margin) == (max(low, high) < 0.05), margin
@@ -75,6 +75,8 @@ def test_within_the_margin_is_two_one_sided_tests():
 def test_the_prediction_interval_holds_one_more_value_in_95_percent():
     draws = np.random.default_rng(0).normal(5, 2, (4000, 11))
     ends = np.array([prediction_interval(row[:10]) for row in draws])
+    half = stats.t.ppf(0.975, 7) * VALUES.std(ddof=1) * np.sqrt(1 + 1 / 8)
+    assert prediction_interval(VALUES)[1] == pytest.approx(VALUES.mean() + half)
     share = np.mean((ends[:, 0] <= draws[:, 10]) & (draws[:, 10] <= ends[:, 1]))
     assert share == pytest.approx(0.95, abs=0.012)
 
