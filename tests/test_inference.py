@@ -96,6 +96,13 @@ def test_holms_correction_by_hand():
     assert holm([0.9, 0.6]) == [1, 1]
 
 
+def test_the_margins_are_the_protocols():
+    margins = {
+        name: np.exp(m.margin) if name == "to_99" else m.margin for name, m in MEASURES.items()
+    }
+    assert margins == pytest.approx({"final": 0.10, "log_error": 0.135, "to_99": 8 / 6, "first": 1})
+
+
 def test_contrasts_by_hand():
     names = ["none", "v2", "late", "v1", "none_bn", "v2_bn", "late_bn", "v1_bn", "final"]
     table = pd.DataFrame(
