@@ -239,6 +239,7 @@ def test_runs_go_seed_by_seed_to_no_more_processes_than_runs(monkeypatch):
     assert where == (None, 3)
 
 
+@pytest.mark.slow
 def test_nothing_is_served_to_other_machines():
     process = psutil.Process()
     others = process.children(recursive=True)
