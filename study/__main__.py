@@ -14,7 +14,7 @@ from importlib import import_module
 
 from helpers.history import TRAIN_IMAGES
 from models import TARGET_ACCURACY
-from study.experiments import EXPERIMENTS, SEEDS, root_of
+from study.experiments import EXPERIMENTS, SEEDS
 from study.runner import run
 
 
@@ -23,7 +23,7 @@ def train(names: Sequence[str], seeds: int | None, images: int, **options: objec
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected at least 1, how many.")
     chosen = seeds and range(SEEDS[0], SEEDS[0] + seeds)
-    run(names, chosen, train_images=images, root=root_of(images), **options)
+    run(names, chosen, train_images=images, **options)
 
 
 def later(module: str, name: str) -> Callable:

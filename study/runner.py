@@ -29,7 +29,7 @@ from helpers.checkpoint import save_weights
 from helpers.config import TrainingConfig
 from helpers.history import TEST_IMAGES, TRAIN_IMAGES, History
 from models import NETWORKS
-from study.experiments import EXPERIMENTS, RESULTS, Experiment
+from study.experiments import EXPERIMENTS, RESULTS, Experiment, root_of
 from study.network_file import find_experiment, from_text
 from TrainingHelper import evaluate, fit, get_device, set_seed
 
@@ -79,14 +79,13 @@ def run(
     jobs: int | None = None,
     scheduler: str | None = None,
     train_images: int = TRAIN_IMAGES,
-    root: Path = RESULTS,
 ) -> None:
     """Train each run of EXPERIMENTS that is not in its experiment's folder, seed by seed.
 
     names: experiments, networks of theirs or network files; seeds: each one's unless given.
     jobs: runs side by side on this machine; one per core unless given.
     scheduler: the address of a Dask scheduler, to train on its workers instead.
-    root: of the experiments' folders, in place of results.
+    train_images: the first so many; fewer than all are a trial, in folders of its own (root_of).
 
     Raises ValueError, before any training, for a bad argument or a foreign file in a folder;
     RuntimeError if a run fails or no worker answers; OSError.
@@ -99,8 +98,8 @@ def run(
     missing = []
     for name, experiment in experiments.items():
         folder = experiment.folder
-        if root != RESULTS and folder.is_relative_to(RESULTS):
-            folder = root / folder.relative_to(RESULTS)
+        if folder.is_relative_to(RESULTS):
+            folder = root_of(train_images) / folder.relative_to(RESULTS)
         present = _present(experiment, folder)
         networks = [name] if name in experiment.networks else experiment.networks
         wanted = list(product(seeds or experiment.seeds, networks))
