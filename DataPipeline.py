@@ -1,6 +1,6 @@
 """MNIST on its way into the network: augmentation, and loaders that always give the same batches.
 
-load_mnist, which reads MNIST from the disk, is handed on from helpers/mnist_files.py.
+load_mnist, which reads MNIST from the disk, comes from helpers/mnist_files.py.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class ChunkLoader(DataLoader):
         self.num_workers = num_workers if device.type == "cpu" else 0  # an accelerator augments
         self.chunk = size * math.ceil(TRAIN_CHUNK / size) if train else size
         self.own_augment, self.epoch = own_augment, 1
-        # What a run is told by; of an own function its user has to take care.
+        # Part of a run's identity; an own function is not, as nothing compares two of them.
         self.augmentation = AUGMENTATIONS.get(config.augmentation) if train else None
 
     def set_epoch(self, epoch: int) -> None:
@@ -249,13 +249,19 @@ def make_loaders(
     device: where the batches are wanted.
     num_workers: threads that augment ahead; 0 for none. An accelerator augments by itself.
     own_augment: in place of the config's augmentation, a function of images, uint8 [N, 1, 28, 28],
-        and a generator, that returns float32 [N, 1, 28, 28] in [0, 1].
+        and a generator, that returns float32 [N, 1, 28, 28] in [0, 1]; the config's augmentation
+        has to be "own" then.
 
     Raises ValueError for other data, a negative num_workers, or an unknown augmentation.
     """
     config, device = config or TrainingConfig(), torch.device(device)
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; expected 0 or more threads.")
+    if own_augment and config.augmentation != "own":
+        raise ValueError(
+            f"own_augment is given and the config's augmentation is {config.augmentation!r}; "
+            'expected "own": the history would name another.'
+        )
     if config.augmentation not in AUGMENTATIONS and not own_augment:
         choice = f"choose from {', '.join(AUGMENTATIONS)}, or add one to DataPipeline.AUGMENTATIONS"
         raise ValueError(f"there is no augmentation {config.augmentation!r}; {choice}.")

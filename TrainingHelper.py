@@ -46,18 +46,21 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     scheduler: lr_scheduler.LRScheduler | None = None,
     label_smoothing: float = 0.0,
+    bfloat16: bool = False,
 ) -> tuple[float, float, int]:
     """Train on each batch once; the mean loss, the accuracy (%) and the number of the images.
 
     batches: images, float32 [B, 1, 28, 28], and labels, int64 [B], on the model's device.
     scheduler: one that takes a step after each batch, such as OneCycleLR.
+    bfloat16: whether convolutions compute in it; the weights stay float32.
     """
     model.train()
     losses, hits, sizes = [], [], []
     for images, labels in batches:
         optimizer.zero_grad()
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         loss.backward()
         optimizer.step()
         if scheduler is not None:
@@ -91,18 +94,19 @@ def fit(
     model: trained in place, and left on the device with the weights of the last complete epoch,
         however fit ends.
     train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]); the
-        former's set_epoch, if it has one, is told each epoch's number, from 1.
+        former's set_epoch, if it has one, is called with each epoch's number, from 1.
     config: the protocol of the publication's page unless given.
     device: as for get_device.
     checkpoint: a file that holds the run after each complete epoch. Called again with the same
         arguments, fit resumes there; on a CPU, with the same versions and threads, exactly. A
         finished run is not trained again: its weights go into the model and its history comes back.
-        Each loader needs an attribute checksum then, to tell other data by.
+        Each loader needs an attribute checksum then, by which other data are noticed.
     progress: a bar and a line per epoch; False for silence; or a function that is called instead
         with the history after each epoch.
     optimizer, scheduler: torch's own objects in place of the config's: for this model, and made
         anew for each call.
-    interval: when a scheduler that is given takes its steps: after each "epoch" or each "step".
+    interval: when a scheduler that is given takes its steps: after each "epoch" or each "step". It
+        has no other influence: the config's own schedule knows when.
     name: of the network; its name in models.NETWORKS, or its class's, unless given.
 
     An interrupt (Ctrl-C, or the notebook's stop button) ends fit with the complete epochs so far
@@ -114,11 +118,12 @@ def fit(
     checkpoint cannot be written.
     """
     config, device = config or TrainingConfig(), get_device(device)
-    _check_arguments(train_loader, test_loader, config, checkpoint, scheduler, interval)
+    _check_arguments(train_loader, test_loader, config, checkpoint, interval)
     steps = length_hint(train_loader)
     trial = trial_logits(model, device)
     if optimizer is None:
         optimizer = scheduler.optimizer if scheduler else make_optimizer(model, config)
+    _check_scheduler(scheduler, optimizer)
     if scheduler is None:
         scheduler = make_scheduler(optimizer, config, steps)
         interval = "step" if config.schedule == "one-cycle" else "epoch"
@@ -144,14 +149,14 @@ def fit(
 
     def state() -> dict:
         """The run as it is now, in copies."""
-        states = {name: part.state_dict() for name, part in parts.items()}
+        states = {key: part.state_dict() for key, part in parts.items()}
         return copy.deepcopy({"identity": identity, **states, "history": asdict(history)})
 
     last = state()  # at the end of the last complete epoch
     if checkpoint is not None:
         last = _resume(checkpoint, last)
-        for name, part in parts.items():
-            part.load_state_dict(last[name])
+        for key, part in parts.items():
+            part.load_state_dict(last[key])
         vars(history).update(copy.deepcopy(last["history"]))
     with Progress(progress, history, steps, checkpoint) as show:
         try:
@@ -165,7 +170,7 @@ def fit(
                 batches = show.bar(_on_device(train_loader, device, "train", _layout(model)))
                 each_step = scheduler if interval == "step" else None
                 train_loss, train_accuracy, history.train_images = train_epoch(
-                    model, batches, optimizer, each_step, config.label_smoothing
+                    model, batches, optimizer, each_step, config.label_smoothing, config.bfloat16
                 )
                 logits, labels = compute_logits(model, test_loader, device)
                 predictions, test_loss = logits.argmax(1), F.cross_entropy(logits, labels).item()
@@ -220,7 +225,7 @@ def make_scheduler(
 ) -> lr_scheduler.LRScheduler:
     """StepLR, which takes a step per epoch, or OneCycleLR, which takes one after each batch.
 
-    OneCycleLR (arXiv:1708.07120) leaves Adam's momentum alone here. steps: batches per epoch.
+    steps: batches per epoch, for OneCycleLR (arXiv:1708.07120).
     """
     if config.schedule == "step":
         return lr_scheduler.StepLR(optimizer, config.step_size, config.gamma)
@@ -231,7 +236,7 @@ def make_scheduler(
         total_steps=total,
         # By a warm-up of a single step torch divides by its length less one.
         pct_start=config.pct_start if config.pct_start * total > 1 else 0.0,
-        cycle_momentum=False,
+        cycle_momentum=config.cycle_momentum,
     )
 
 
@@ -266,7 +271,6 @@ def _check_arguments(
     test_loader: Loader,
     config: TrainingConfig,
     checkpoint: str | Path | None,
-    scheduler: lr_scheduler.LRScheduler | None,
     interval: str,
 ) -> None:
     """Raise ValueError for what was made for another config, or is not enough for this one."""
@@ -294,7 +298,22 @@ def _check_arguments(
         )
     if interval not in ("epoch", "step"):
         raise ValueError(f"interval is {interval!r}; expected 'epoch' or 'step'.")
-    if getattr(scheduler, "last_epoch", 0) > 0:
+
+
+def _check_scheduler(
+    scheduler: lr_scheduler.LRScheduler | None, optimizer: torch.optim.Optimizer
+) -> None:
+    """Raise ValueError for a scheduler that would not do what its user expects."""
+    if scheduler is None:
+        return
+    if scheduler.optimizer is not optimizer:
+        raise ValueError("the scheduler is another optimizer's: make it of the one that is given.")
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        raise ValueError(
+            "ReduceLROnPlateau takes its steps by a loss of the test set, which fit does not give "
+            "it: choose another scheduler."
+        )
+    if scheduler.last_epoch > 0:
         raise ValueError("the scheduler has taken steps: make optimizer and scheduler anew.")
 
 

@@ -2,7 +2,8 @@
 
 PAGE has widths that satisfy what the publication's page says (17,938 parameters, 18,434 with batch
 normalization), ORIGINAL the network of its notebooks (17,938 and 18,278): see docs/choices.md.
-RECIPE is what the one-cycle recipe was chosen from.
+RECIPE holds the one-cycle recipe's candidates, and a network of half the size; FAST are networks at
+half resolution.
 """
 
 from __future__ import annotations
@@ -60,15 +61,17 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def receptive_fields(model: nn.Module) -> dict[str, int]:
-    """Per convolution and pooling of a chain, by name, the side in pixels of its receptive field.
+    """Per layer of a chain that widens it, by name, the side in pixels of its receptive field.
 
     That is the square of the input that one place of the layer's output can depend on, padding
     included.
     """
     fields, side, step = {}, 1, 1  # step: pixels of the input between two neighboring places
     for name, layer in model.named_modules():
-        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-            sizes = (layer.kernel_size, layer.stride, getattr(layer, "dilation", 1))
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.PixelUnshuffle)):
+            fold = getattr(layer, "downscale_factor", 1)
+            sizes = (getattr(layer, "kernel_size", fold), getattr(layer, "stride", fold))
+            sizes += (getattr(layer, "dilation", 1),)
             # A pooling's size is an int, a convolution's a pair.
             kernel, stride, dilation = (max(n) if isinstance(n, tuple) else n for n in sizes)
             side += step * dilation * (kernel - 1)
@@ -85,11 +88,14 @@ class Variant:
     dropout: tuple[float, ...]  # the rate of Dropout2d after each block
     batch_norm: bool
     pooled: int  # so many blocks, from the first on, end in MaxPool2d(2)
-    bias: bool  # of the convolutions
+    bias: bool = False  # of the convolutions
+    fold: int = 1  # each square of fold x fold pixels becomes so many channels first
 
     def build(self) -> Network:
         """A network of this variant, its weights drawn from torch's global generator."""
-        network, channels = {}, IMAGE_SHAPE[0]
+        network, channels = {}, IMAGE_SHAPE[0] * self.fold**2
+        if self.fold > 1:
+            network["fold"] = [nn.PixelUnshuffle(self.fold)]
         for number, (convs, rate) in enumerate(zip(self.blocks, self.dropout, strict=True), 1):
             network[f"block{number}"] = layers = []
             for kernel, width in convs:
@@ -140,7 +146,23 @@ RECIPE = {
     "two_pools": replace(PAGE["none_bn"], pooled=2),
     "half": Variant(HALF_BLOCKS, (0.0, 0.0, 0.0), True, pooled=2, bias=True),
 }
-NETWORKS = PAGE | ORIGINAL | RECIPE
+
+
+def _folded(*blocks: tuple[int, ...]) -> Variant:
+    """3x3 convolutions of so many channels at 14x14, 7x7 and so on, with batch normalization."""
+    layers = tuple(tuple((3, width) for width in block) for block in blocks)
+    return Variant(layers, (0.0,) * len(blocks), True, pooled=len(blocks) - 1, fold=2)
+
+
+FAST = {  # candidates of the fifth round
+    "deep": _folded((16, 16, 16), (24, 24, 24)),
+    "even": _folded((16, 16), (24, 24, 32)),
+    "wide": _folded((20, 24), (32, 24)),
+    "early": _folded((16,), (24, 24, 24, 16)),
+    "slim": _folded((8, 16), (24, 24, 24)),
+    "low": _folded((16,), (32, 32, 16)),
+}
+NETWORKS = PAGE | ORIGINAL | RECIPE | FAST
 
 
 @cache

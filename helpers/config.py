@@ -1,4 +1,4 @@
-"""What a run is told: TrainingConfig; and the seeds that are derived from its seed."""
+"""TrainingConfig, which describes a run; and the seeds that are derived from its seed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ class TrainingConfig:
     min_delta: float = 0.001  # the monitored value has to improve by more than this
     schedule: str = "step"  # or "one-cycle"
     pct_start: float = 0.3  # "one-cycle": the part of the run's steps until the rate is highest
+    cycle_momentum: bool = False  # "one-cycle": Adam's beta1 goes from 0.95 to 0.85 and back
     monitor: str = "test_loss"  # what early stopping monitors; or "test_accuracy", in percent
     beta2: float = 0.999  # Adam's
     augmentation: str = "page"  # a name in DataPipeline.AUGMENTATIONS
     plain_epochs: int = 0  # the last so many epochs are trained without augmentation
     label_smoothing: float = 0.0  # of the cross-entropy that is trained on
+    bfloat16: bool = False  # convolutions train in it: sooner where the processor computes in it
 
     def __post_init__(self) -> None:
         require_seed(self.seed)
@@ -48,6 +50,9 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(0 < value < 1, name, value, "a number between 0 and 1")
         _require(self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "under 1")
+        for name in ("cycle_momentum", "bfloat16"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), name, value, "True or False")
         choices = {"schedule": ("step", "one-cycle"), "monitor": ("test_loss", "test_accuracy")}
         for name, allowed in choices.items():
             value = getattr(self, name)

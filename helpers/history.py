@@ -99,7 +99,10 @@ def old_network_name(setting: str, variant: str) -> str:
 
 
 def translate(record: dict) -> dict:
-    """A record as this version writes it, of one that any version wrote; absent values are None."""
+    """A record as this version writes it, of one that any version wrote.
+
+    Fields of the config that were not there yet get their defaults.
+    """
     record, config = dict(record), dict(record["config"])
     if "variant" in record:
         setting = config.pop("setting", "from the page")

@@ -20,6 +20,7 @@ import torch
 
 from helpers.config import is_int
 from helpers.files import read_file, set_aside, write_atomically
+from helpers.writers import mnist_writers
 from models import IMAGE_SHAPE
 
 # The uncompressed files, in the order of the fields of MNIST.
@@ -47,6 +48,20 @@ class MNIST(NamedTuple):
             expected = f"expected an integer from 1 to {len(self.train_images):,}."
             raise ValueError(f"the number of training images is {n!r}; {expected}")
         return self._replace(train_images=self.train_images[:n], train_labels=self.train_labels[:n])
+
+    def validation_split(self) -> MNIST:
+        """The training images alone, 10,001 of them held out in the place of the test images.
+
+        They are all images of 90 of the 539 writers, of both series: what is chosen on them is
+        chosen for people who were not trained on. ValueError unless these are MNIST's labels.
+        """
+        writers = mnist_writers("train", self.train_labels).writer
+        order = np.random.default_rng(0).permutation(writers.unique())
+        images = writers.value_counts()[order].cumsum()
+        chosen = order[: int((images < 10_000).sum()) + 1]
+        held_out = torch.tensor(writers.isin(chosen).to_numpy())
+        parts = [self.train_images[~held_out], self.train_labels[~held_out]]
+        return MNIST(*parts, self.train_images[held_out], self.train_labels[held_out])
 
 
 def load_mnist(root: str | Path = "data") -> MNIST:

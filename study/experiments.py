@@ -25,6 +25,7 @@ class Experiment:
     config: its seed does not matter.
     folder: of the runs, NETWORK-SEED.json and the weights beside it.
     text: of the network file that defines the network, for one that is not in models.NETWORKS.
+    validation: whether held-out writers of the training set take the test set's place.
     """
 
     networks: tuple[str, ...]
@@ -32,6 +33,7 @@ class Experiment:
     folder: Path
     seeds: tuple[int, ...] = SEEDS
     text: str = ""
+    validation: bool = False
 
 
 def root_of(images: int) -> Path:
@@ -42,6 +44,19 @@ def root_of(images: int) -> Path:
 # The one-cycle recipe: docs/recipe.md says how it was chosen. Nothing stops a run early.
 RECIPE = TrainingConfig(batch_size=64, learning_rate=0.005, schedule="one-cycle")
 RECIPE_EPOCHS = (6, 8, 10, 20)
+
+# The fast road's; the rounds chose it: docs/recipe.md.
+FAST = TrainingConfig(
+    batch_size=128,
+    learning_rate=0.02,
+    schedule="one-cycle",
+    pct_start=0.25,
+    cycle_momentum=True,
+    label_smoothing=0.05,
+    plain_epochs=1,
+    bfloat16=True,
+)
+ROUND = {"deep": 4, "even": 4, "wide": 3, "early": 5, "slim": 5, "low": 6}  # epochs
 
 EXPERIMENTS = {
     "page": Experiment(tuple(PAGE), TrainingConfig(), RESULTS / "runs"),
@@ -61,4 +76,14 @@ EXPERIMENTS = {
     "recipe-half": Experiment(
         ("half",), replace(RECIPE, epochs=15, patience=15), RESULTS / "recipe" / "half"
     ),
+    **{
+        f"rounds/fast-{name}": Experiment(
+            (name,),
+            replace(FAST, epochs=epochs, patience=epochs),
+            RESULTS / "rounds" / f"fast-{name}",
+            (1, 2, 3, 4),
+            validation=True,
+        )
+        for name, epochs in ROUND.items()
+    },
 }

@@ -49,6 +49,7 @@ class Run(NamedTuple):
     config: TrainingConfig
     train_images: int
     text: str
+    validation: bool
 
 
 def train_run(run: Run, checkpoint: str | None, report: Callable[[History], None]) -> Trained:
@@ -56,7 +57,9 @@ def train_run(run: Run, checkpoint: str | None, report: Callable[[History], None
 
     A run whose loss is no longer finite ends with status "diverged" and its complete epochs.
     """
-    device, data, config = get_device(), load_mnist().subset(run.train_images), run.config
+    device, data, config = get_device(), load_mnist(), run.config
+    data = data.validation_split() if run.validation else data
+    data = data.subset(min(run.train_images, len(data.train_images)))
     file = from_text(run.network.rpartition("-")[0], run.text) if run.text else None
     loaders = make_loaders(data, config, device, 0, file and file.augment)
     set_seed(config.seed)
@@ -107,7 +110,8 @@ def run(
         for seed, network in lacking:
             path = f"{folder.absolute() / network}-{seed}"
             config = replace(experiment.config, seed=seed)
-            missing.append(Run(path, network, config, train_images, experiment.text))
+            rest = train_images, experiment.text, experiment.validation
+            missing.append(Run(path, network, config, *rest))
         count = f"{len(lacking)} of {len(wanted)}" if lacking else f"all {len(wanted)}"
         print(count, f"runs of {name} are", "missing from" if lacking else "in", folder, flush=True)
     if missing:
