@@ -18,7 +18,8 @@ CHAIN = nn.Sequential(Conv2d(1, 2, 5, padding=2), MaxPool2d(3, 2), Conv2d(2, 2, 
 def test_each_network_has_the_parameters_dropout_and_pools_that_its_name_says():
     blocks = {"none": "", "v2": "12", "late": "34", "v1": "1234", "final": "123"}
     blocks |= {"original_final": "12", "three_pools": "", "two_pools": "", "half": ""}
-    for name, variant in NETWORKS.items():
+    assert all(count_parameters(v.build()) < 20_000 for v in models.FAST.values())
+    for name, variant in (models.PAGE | ORIGINAL | models.RECIPE).items():
         normed, pools = (18_278, 3) if name in ORIGINAL else (18_434, 4)
         expected = 9_872 if name == "half" else normed if variant.batch_norm else 17_938
         network = variant.build()
@@ -77,14 +78,15 @@ def test_a_seed_gives_the_weights_logits_and_dropout_masks_of_plain_torch_layers
     assert torch.equal(*logits[:2]) and torch.equal(*logits[2:]) and logits[2].std() > 0.01
 
 
-@pytest.mark.parametrize("network", [NETWORKS["v1"].build(), NETWORKS["half"].build(), CHAIN])
+@pytest.mark.parametrize("network", [NETWORKS[n].build() for n in ("v1", "half", "deep")] + [CHAIN])
 def test_receptive_fields_are_those_that_gradients_show(network):
     x = image = torch.ones(1, 1, 160, 160, dtype=torch.float64, requires_grad=True)
     measured = {}  # with positive weights and mean pooling no gradient vanishes
     network.double().apply(lambda m: isinstance(m, Conv2d) and nn.init.constant_(m.weight, 0.1))
     for name, layer in network.named_modules():
-        if isinstance(layer, (Conv2d, MaxPool2d)):
-            x = (layer if type(layer) is Conv2d else AvgPool2d(layer.kernel_size, layer.stride))(x)
+        if isinstance(layer, (Conv2d, MaxPool2d, nn.PixelUnshuffle)):
+            pool = isinstance(layer, MaxPool2d)
+            x = (AvgPool2d(layer.kernel_size, layer.stride) if pool else layer)(x)
             inside = x[..., x.shape[2] // 2, x.shape[3] // 2].sum()  # no padding reaches it
             (gradient,) = torch.autograd.grad(inside, image, retain_graph=True)
             measured[name] = gradient.count_nonzero().sqrt()  # the side of a full square

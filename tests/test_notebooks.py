@@ -16,7 +16,7 @@ from helpers.checkpoint import load_weights, save_run, weights_digest
 from helpers.config import TrainingConfig
 from helpers.history import History
 from helpers.publication import beside_published
-from models import NETWORKS, Network, network_name
+from models import FAST, NETWORKS, Network, network_name
 from study.experiments import EXPERIMENTS
 from tests.helpers import CPU, PROJECT, bits, build, same_bits, without_seconds
 from TrainingHelper import fit, train_epoch
@@ -215,4 +215,4 @@ def test_a_run_stands_beside_the_page_its_log_and_the_means_of_ten_only_if_it_is
 
 def test_a_network_of_other_layers_has_no_name_of_ours():
     assert network_name(Network(head=[])) == "Network"
-    assert len(NETWORKS) == 20
+    assert len(NETWORKS) == 20 + len(FAST)

@@ -155,6 +155,8 @@ def test_an_own_augmentation_takes_the_place_of_the_configs(small):
     assert first.mean() > second.mean() + 0.1
     with pytest.raises(ValueError, match="no augmentation 'own'; choose from"):
         make_loaders(small, config)
+    with pytest.raises(ValueError, match="the config's augmentation is 'page'; expected \"own\""):
+        make_loaders(small, own_augment=brighter)
 
 
 def test_a_layer_of_an_own_class_is_not_ours():

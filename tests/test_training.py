@@ -37,7 +37,9 @@ def train(data, config, name="final", **options):
 
 ONE_CYCLE = {"schedule": "one-cycle", "pct_start": 0.4, "beta2": 0.9, "augmentation": "wide"}
 ORIGINAL = {"augmentation": "original", "monitor": "test_accuracy"}
+FAST = ONE_CYCLE | {"cycle_momentum": True, "bfloat16": True, "label_smoothing": 0.05}
 RUNS = [("v1", {}), ("final", {}), ("two_pools", ONE_CYCLE), ("original_v1", ORIGINAL)]
+RUNS += [("deep", FAST | {"plain_epochs": 1})]
 
 
 @pytest.mark.parametrize(("name", "options"), RUNS)
@@ -58,7 +60,12 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
         scheduler = lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
     else:
         scheduler = lr_scheduler.OneCycleLR(
-            optimizer, 0.002, epochs=3, steps_per_epoch=5, pct_start=0.4, cycle_momentum=False
+            optimizer,
+            0.002,
+            epochs=3,
+            steps_per_epoch=5,
+            pct_start=0.4,
+            cycle_momentum=config.cycle_momentum,
         )
     for epoch in (1, 2, 3):
         torch.manual_seed(derive_seed(42, epoch))
@@ -67,8 +74,9 @@ def test_fit_does_what_the_plain_loop_does(small, name, options):
         loss_sum = hits = seen = 0
         for images, labels in train_loader:
             optimizer.zero_grad()
-            logits = model(images)
-            loss = F.cross_entropy(logits, labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                logits = model(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
             loss.backward()
             optimizer.step()
             if schedule == "one-cycle":
@@ -254,6 +262,10 @@ def test_a_scheduler_brings_its_optimizer_along_and_must_be_new(small):
     assert [record["learning_rate"] for record in history.epochs] == pytest.approx([0.1, 0.01])
     with pytest.raises(ValueError, match="scheduler has taken steps"):
         fit(*run, scheduler=scheduler)
+    with pytest.raises(ValueError, match="scheduler is another optimizer's"):
+        fit(*run, scheduler=scheduler, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="^ReduceLROnPlateau"):
+        fit(*run, scheduler=lr_scheduler.ReduceLROnPlateau(scheduler.optimizer))
     with pytest.raises(ValueError, match="interval is 'batch'; expected"):
         fit(*run, interval="batch")
 
@@ -262,6 +274,7 @@ NONSENSE = {"seed": (-1, 1.0), "epochs": (0, 2.5, True), "batch_size": (0,), "st
 NONSENSE |= {"learning_rate": (0, math.inf, "0.1"), "weight_decay": (-1e-4,), "gamma": (0, 1.5)}
 NONSENSE |= {"patience": (0,), "min_delta": (math.nan,), "beta2": (0, 1.0), "pct_start": (0, 1.0)}
 NONSENSE |= {"schedule": ("cosine",), "monitor": ("train_loss",), "plain_epochs": (-1, 1.5)}
+NONSENSE |= {"bfloat16": (1,), "cycle_momentum": ("yes",)}
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in NONSENSE.items() for v in vs])
