@@ -44,7 +44,7 @@ class NotebookFigure(Figure):
     _repr_png_ = png  # what IPython asks a result for
 
 
-def _plot_pictures(cells: Sequence[tuple], columns: int, title: str) -> NotebookFigure:
+def plot_pictures(cells: Sequence[tuple], columns: int, title: str) -> NotebookFigure:
     """A grid of (picture or None, caption); pictures: [1, 28, 28], uint8 or float from 0 to 1."""
     rows = math.ceil(len(cells) / columns)
     captioned = {index // columns for index, (_, caption) in enumerate(cells) if caption}
@@ -65,13 +65,13 @@ def plot_digits(images: Tensor, labels: Tensor) -> NotebookFigure:
     examples = [[*images[labels == digit][:2], None, None] for digit in range(CLASSES)]
     cells = [(pictures[0], f"{digit}") for digit, pictures in enumerate(examples)]
     cells += [(pictures[1], "") for pictures in examples]
-    return _plot_pictures(cells, CLASSES, "The first two examples of each digit")
+    return plot_pictures(cells, CLASSES, "The first two examples of each digit")
 
 
 def plot_augmentations(image: Tensor, augmented: Tensor) -> NotebookFigure:
     """An image, uint8 [1, 28, 28], and its augmentations, float [K, 1, 28, 28] in [0, 1]."""
     cells = [(image, "original"), *((picture, "") for picture in augmented)]
-    return _plot_pictures(cells, 6, "A training image and its augmentations")
+    return plot_pictures(cells, 6, "A training image and its augmentations")
 
 
 def plot_training_curves(
@@ -180,7 +180,7 @@ def plot_confident_errors(images: Tensor, labels: Tensor, logits: Tensor) -> Not
         sure = f"{percent:.1f}%" if percent < 99.95 else "> 99.9%"
         cells.append((images[index], f"{labels[index]} → {predictions[index]}, {sure}"))
     title = f"The most confident of {len(wrong)} errors: true → predicted"
-    return _plot_pictures(cells or [(None, "")], 4, title)
+    return plot_pictures(cells or [(None, "")], 4, title)
 
 
 def plot_network(variants: Mapping[str, Variant]) -> NotebookFigure:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from models import TARGET_ACCURACY
-from study.inference import estimate
+from study.inference import Estimate, estimate
 
 ACCURACY_HEADER = ["final accuracy, %", f"over {TARGET_ACCURACY}%", "last 3", "last 5"]
 
@@ -24,8 +24,13 @@ def mean_interval(values: Sequence[float], digits: int = 3) -> str:
     text = f"{np.mean(values):.{digits}f}"
     if len(values) < 3:
         return text
-    low, high = estimate(values).interval()
-    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+    return cell(estimate(values), digits)
+
+
+def cell(mean: Estimate, digits: int = 3) -> str:
+    """An estimate with its 95% interval."""
+    low, high = mean.interval()
+    return f"{mean.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def share(values: pd.Series) -> str:

@@ -1,4 +1,4 @@
-"""The report: runs.csv, epochs.csv, mistakes.csv, report.md with its figures, README's tables.
+"""The report: runs.csv, epochs.csv, mistakes.csv, report.md, figures, and other pages' tables.
 
 All of it is written from the runs' files alone. The prose quotes no number; the tables do.
 """
@@ -13,16 +13,21 @@ from string import Template
 import pandas as pd
 
 from helpers.files import write_atomically
+from helpers.mnist_files import MNIST, load_mnist
 from helpers.publication import published_log
+from helpers.writers import mnist_writers
 from models import NETWORKS, TARGET_ACCURACY, count_parameters
 from study import figures, inference, protocol
-from study.cells import ACCURACY_HEADER, accuracy_cells, markdown, mean_interval
+from study.cells import ACCURACY_HEADER, accuracy_cells, cell, markdown, mean_interval
 from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, RESULTS
+from study.handwriting import accuracies, doubtful, over_writers, writers_table
+from study.inference import estimate
 from study.peers import peers_table
 from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
 TEMPLATE = Path(__file__).with_name("report.md")
+PAGES = ("README.md", "docs/handwriting.md")  # that hold tables of ours
 NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
     "v1": ("v1", "page", "dropout after every block"),
     "v2": ("v2", "page", "dropout after blocks 1 and 2"),
@@ -32,22 +37,24 @@ NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
 }
 
 
-def report(root: str | Path = RESULTS, readme: str | Path = "README.md") -> None:
-    """Write the CSV files, report.md and its figures into root, and the tables into README.
+def report(root: str | Path = RESULTS, project: str | Path = ".") -> None:
+    """Write the CSV files, report.md and figures into root, and a project's PAGES with tables anew.
 
     Raises ValueError, and writes nothing, if a run is missing; OSError if a file cannot be written.
     """
-    tables = load(root)
+    tables, data = load(root), load_mnist()
     frame = inference.estimates(tables)
     drawn = {
+        "doubtful": doubtful(tables, data)[1],
         "effects": figures.effects(frame),
         "reproduction": figures.reproduction(tables),
         "accuracies": figures.accuracies({n: r.final.tolist() for n, r in recipe(tables).items()}),
     }
     files = {Path(root, f"{name}.png"): figure.png(figures.DPI) for name, figure in drawn.items()}
     files[Path(root, "report.md")] = page(tables, frame).encode()
-    text = Path(readme).read_text(encoding="utf-8")
-    files[Path(readme)] = fill_readme(text, tables, frame).encode()
+    made = page_tables(tables, frame, data)
+    for path in (Path(project, name) for name in PAGES):
+        files[path] = fill(path.read_text(encoding="utf-8"), made).encode()
     write(tables, root)
     for path, content in files.items():
         write_atomically(path, content)
@@ -74,17 +81,27 @@ def page(tables: Tables, frame: pd.DataFrame) -> str:
     )
 
 
-def fill_readme(text: str, tables: Tables, frame: pd.DataFrame) -> str:
-    """README with its tables written anew; each stands between <!-- NAME --> and <!-- end -->."""
-    made = {"claims": claims_table(frame), "notebooks": notebooks_table(tables)}
-    for name, table in (made | {"recipe": recipe_table(tables)}).items():
+def page_tables(tables: Tables, frame: pd.DataFrame, data: MNIST) -> dict[str, str]:
+    """The tables that PAGES name."""
+    return {
+        "claims": claims_table(frame),
+        "notebooks": notebooks_table(tables, data),
+        "recipe": recipe_table(tables),
+        "writers": writers_table(tables, data),
+        "votes": doubtful(tables, data)[0],
+    }
+
+
+def fill(text: str, made: dict[str, str]) -> str:
+    """A page with its tables written anew, each between <!-- NAME --> and <!-- end -->.
+
+    Raises ValueError for a name that is not among those made.
+    """
+    for name in re.findall(r"<!-- (?!end)(.+?) -->", text):
+        if name not in made:
+            raise ValueError(f"there is no table {name!r}; choose from {', '.join(made)}.")
         pattern = rf"(?s)(<!-- {name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text)
-        if count != 1:
-            raise ValueError(
-                f"README has {count} places for the table {name!r}; expected one, between "
-                f"<!-- {name} --> and <!-- end -->."
-            )
+        text = re.sub(pattern, lambda match, name=name: f"{match[1]}{made[name]}\n{match[2]}", text)
     return text
 
 
@@ -197,17 +214,19 @@ def experiments_table(tables: Tables) -> str:
     return markdown(["experiment", "network", "runs", "epochs", *ACCURACY_HEADER], rows)
 
 
-def notebooks_table(tables: Tables) -> str:
+def notebooks_table(tables: Tables, data: MNIST) -> str:
     """README's: what each notebook trains, its run, ten seeds, the published log's last epoch."""
-    rows = []
+    rows, people = [], mnist_writers("test", data.test_labels).writer
     for name, (network, experiment, what) in NOTEBOOKS.items():
         run, log = tables.of("notebooks", network), network.removeprefix("original_")
         published = f"{published_log(log)[-1]['test_accuracy']:.2f}" if log in PUBLISHED else ""
-        seeds = mean_interval(tables.of(experiment, network).final)
+        values = accuracies(tables, experiment, network.removeprefix(SETTINGS.get(experiment, "")))
+        seeds = [cell(estimate(values.mean(axis=1))), cell(over_writers(values, people))[7:]]
         link = f"[{name}](MNIST_Classifier_{name}.ipynb)"
-        rows.append([link, what, parameters(network), *map("{:.2f}".format, run.final), seeds])
+        rows.append([link, what, parameters(network), *map("{:.2f}".format, run.final), *seeds])
         rows[-1].append(published)
-    header = ["trains", "parameters", "this run, %", "ten seeds, %", "published log, %"]
+    header = ["trains", "parameters", "this run, %", "ten seeds, %", "for other writers"]
+    header.append("published log, %")
     return markdown(["notebook", *header], rows)
 
 

@@ -11,12 +11,12 @@ from study.cells import mean_interval, share
 from study.experiments import RECIPE_EPOCHS
 from study.inference import estimate, estimates
 from study.protocol import BN, LATE, LATE_BN
-from study.report import fill_readme, page, recipe, report
+from study.report import PAGES, fill, page, page_tables, recipe, report
 from study.table import load
 from tests.helpers import PROJECT
 
 RESULTS = PROJECT / "results"
-PAGES = [PROJECT / "README.md", RESULTS / "report.md", *(PROJECT / "docs").glob("*.md")]
+LINKED = [PROJECT / "README.md", RESULTS / "report.md", *(PROJECT / "docs").glob("*.md")]
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,18 @@ def test_the_committed_report_is_what_the_runs_give(tables, frame):
     assert page(tables, frame) == (RESULTS / "report.md").read_text(encoding="utf-8")
 
 
-def test_readmes_tables_are_what_the_runs_give(tables, frame):
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert fill_readme(text, tables, frame) == text
-    assert text.count("<!-- end -->") == 3
-    damaged = re.sub(r"(?m)^\| 1\. .*$", "| nonsense |", text)
-    assert damaged != text and fill_readme(damaged, tables, frame) == text
-    with pytest.raises(ValueError, match="README has 0 places for the table 'claims'"):
-        fill_readme(text.replace("<!-- claims -->", ""), tables, frame)
+def test_the_pages_tables_are_what_the_runs_give(tables, frame, mnist):
+    made, pages = (
+        page_tables(tables, frame, mnist),
+        [(PROJECT / page).read_text() for page in PAGES],
+    )
+    for text in pages:
+        assert fill(text, made) == text
+    assert sum(text.count("<!-- end -->") for text in pages) == len(made)
+    damaged = re.sub(r"(?m)^\| 1\. .*$", "| nonsense |", pages[0])
+    assert damaged != pages[0] and fill(damaged, made) == pages[0]
+    with pytest.raises(ValueError, match="there is no table 'clams'; choose from claims, "):
+        fill(pages[0].replace("<!-- claims -->", "<!-- clams -->"), made)
 
 
 def test_what_readme_says_in_words_is_what_the_tables_say(tables, frame):
@@ -55,18 +59,19 @@ def test_what_readme_says_in_words_is_what_the_tables_say(tables, frame):
 @pytest.mark.slow
 def test_the_command_writes_everything_again_or_nothing(tmp_path, tables):
     root, readme = tmp_path / "results", tmp_path / "README.md"
-    readme.write_text("no tables")
+    readme.write_text("<!-- another -->")
     heavy = shutil.ignore_patterns("*.csv", "*.md", "*.png", "*.safetensors", "*.pt")
     shutil.copytree(RESULTS, root, ignore=heavy)
-    with pytest.raises(ValueError, match="README has 0 places"):
-        report(root, readme)
+    with pytest.raises(ValueError, match="there is no table 'another'"):
+        report(root, tmp_path)
     assert not list(root.glob("*.csv")) and not (root / "report.md").exists()
+    shutil.copytree(PROJECT / "docs", tmp_path / "docs")
     shutil.copy(PROJECT / "README.md", readme)
-    report(root, readme)
+    report(root, tmp_path)
     for name in ("runs.csv", "epochs.csv", "mistakes.csv", "report.md"):
         assert (root / name).read_bytes() == (RESULTS / name).read_bytes(), name
     assert readme.read_bytes() == (PROJECT / "README.md").read_bytes()
-    for name in ("effects", "reproduction", "accuracies"):
+    for name in ("effects", "reproduction", "accuracies", "doubtful"):
         assert (root / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (RESULTS / f"{name}.png").exists()
 
@@ -97,7 +102,7 @@ def test_the_other_figures_show_every_run_and_log(tables):
     assert dots == [value for values in rows.values() for value in values]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: path.name)
 def test_no_link_is_dead(path):
     text = path.read_text(encoding="utf-8")
     links = [a or b for a, b in re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', text)]
