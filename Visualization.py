@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import zip_longest
 
 import numpy as np
@@ -19,7 +18,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from torch import Tensor
 
 from helpers.history import History
-from models import CLASSES, IMAGE_SHAPE, TARGET_ACCURACY, Variant, receptive_fields
+from models import CLASSES, TARGET_ACCURACY
 
 BLUE, VERMILLION, YELLOW, GRAY = "#0072B2", "#D55E00", "#F0E442", "#595959"
 WIDTH, DPI = 6.4, 125  # inches; 800 pixels, on which matplotlib's 10 points read on a phone, too
@@ -181,42 +180,6 @@ def plot_confident_errors(images: Tensor, labels: Tensor, logits: Tensor) -> Not
         cells.append((images[index], f"{labels[index]} → {predictions[index]}, {sure}"))
     title = f"The most confident of {len(wrong)} errors: true → predicted"
     return plot_pictures(cells or [(None, "")], 4, title)
-
-
-def plot_network(variants: Mapping[str, Variant]) -> NotebookFigure:
-    """The first variant's blocks; below, by name, each variant's Dropout2d (discs) and batch norm.
-
-    Blocks have convolutions (kernel, channels out), map size and receptive field (input pixels).
-    """
-    first = next(iter(variants.values()))
-    with torch.device("meta"):  # draws no weights from the global generator
-        fields = receptive_fields(first.build())
-    fields = {name.partition(".")[0]: side for name, side in fields.items()}  # a block's last
-    axes = NotebookFigure(2.9 + 0.27 * len(variants)).subplots()
-    axes.set_axis_off()
-    axes.set(xlim=(-1.05, 5.1), ylim=(-len(variants) - 0.6, 7.9))
-    write = partial(axes.text, va="center")
-    for block, (convs, field) in enumerate(zip(first.blocks, fields.values(), strict=True)):
-        side = IMAGE_SHAPE[-1] >> min(block, first.pooled)
-        height, center = 1.6 + side / 7.5, block + 0.47
-        axes.bar(center, height, 0.78, bottom=1.3, facecolor="0.93", edgecolor=GRAY)
-        lines = "\n".join(f"{kernel}x{kernel}, {width}" for kernel, width in convs)
-        write(center, 1.3 + height / 2, lines, ha="center")
-        write(center, 1.4 + height, f"block {block + 1}\n{side}x{side}", ha="center", va="bottom")
-        write(block + 0.97, 2, "→", ha="center")
-        write(block + 0.97, 0.6, f"{field}x{field}", ha="center")
-    end = len(first.blocks)
-    write(0.04, 2, "28x28 digit  →", ha="right")
-    write(end + 0.12, 2, f"average,\nlinear,\n{CLASSES} logits")
-    write(-1, 0.6, "receptive field", style="italic")
-    write(-1, -0.15, "dropout", style="italic")
-    for row, (name, variant) in enumerate(variants.items(), 1):
-        write(-1, -row, name)
-        axes.plot([0.5, end + 0.1], [-row, -row], color="0.85", linewidth=0.8, zorder=0)
-        fills = [BLUE if rate else "white" for rate in variant.dropout]
-        axes.scatter(np.arange(end) + 0.97, [-row] * end, s=50, color=fills, edgecolors=BLUE)
-        write(end + 0.2, -row, "batch norm" if variant.batch_norm else "")
-    return axes.figure
 
 
 def plot_prediction(picture: Tensor, probabilities: Mapping[str, Tensor]) -> NotebookFigure:

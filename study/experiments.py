@@ -57,6 +57,16 @@ FAST = TrainingConfig(
     bfloat16=True,
 )
 ROUND = {"deep": 4, "even": 4, "wide": 3, "early": 5, "slim": 5, "low": 6}  # epochs
+WINNER = "low"
+CHANGES = {  # the second round's, and those that only tell what each part gives
+    "batches_of_256": {"batch_size": 256, "learning_rate": 0.03},
+    "narrow": {"augmentation": "narrow"},
+    "augmented_to_the_end": {"plain_epochs": 0},
+    "peak_0.01": {"learning_rate": 0.01},
+    "no_smoothing": {"label_smoothing": 0.0},
+    "constant_beta1": {"cycle_momentum": False},
+    "float32": {"bfloat16": False},
+}
 
 EXPERIMENTS = {
     "page": Experiment(tuple(PAGE), TrainingConfig(), RESULTS / "runs"),
@@ -85,5 +95,15 @@ EXPERIMENTS = {
             validation=True,
         )
         for name, epochs in ROUND.items()
+    },
+    **{
+        f"rounds/fast-{name}": Experiment(
+            (WINNER,),
+            replace(FAST, epochs=ROUND[WINNER], patience=ROUND[WINNER], **changes),
+            RESULTS / "rounds" / f"fast-{name}",
+            (1, 2, 3, 4),
+            validation=True,
+        )
+        for name, changes in CHANGES.items()
     },
 }

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import Visualization as viz
-from models import ORIGINAL, PAGE
 from tests.helpers import history
 
 IMAGES = torch.arange(60 * 784).remainder(251).to(torch.uint8).view(60, 1, 28, 28)
@@ -37,7 +36,7 @@ def values(axes, label):
 @pytest.mark.filterwarnings("error")
 def test_figures_are_pictures_and_change_no_global_setting_and_no_random_number():
     settings, random, labels = dict(plt.rcParams), torch.get_rng_state(), torch.arange(60) % 10
-    figures = [viz.plot_training_curves(run(1), [run()], run().epochs), viz.plot_network(ORIGINAL)]
+    figures = [viz.plot_training_curves(run(1), [run()], run().epochs)]
     figures += [viz.plot_confusion_matrix(labels, labels), viz.plot_digit_accuracy(labels, labels)]
     for figure in figures:
         assert figure._repr_png_().startswith(b"\x89PNG") and figure.bbox.width == 800
@@ -109,15 +108,6 @@ def test_errors_are_shown_from_the_most_confident_on_and_none_is_called_100_perc
     captions = [*(f"0 → {digit}, > 99.9%" for digit in (3, 4, 2, 5)), "0 → 1, 99.9%"]
     assert [caption for caption, _ in shown] == captions
     np.testing.assert_array_equal([pixels for _, pixels in shown], IMAGES[[2, 3, 1, 4, 0], 0])
-
-
-def test_the_network_shows_every_block_and_every_variants_dropout_and_batch_norm():
-    (axes,) = viz.plot_network({name: PAGE[name] for name in ("v1", "v2", "final")}).axes
-    words = {text.get_text(): text.get_position()[1] for text in axes.texts}
-    assert {"8x8", "46x46", "86x86", "block 4\n3x3", "3x3, 16\n3x3, 16\n1x1, 16"} < {*words}
-    filled = [(discs.get_facecolors()[:, 0] < 1).tolist() for discs in axes.collections]
-    assert filled == [[True] * 4, [True, True, False, False], [True, True, True, False]]
-    assert words["batch norm"] == words["final"]
 
 
 def test_a_prediction_shows_the_picture_as_given_beside_every_networks_ten_probabilities():
