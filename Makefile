@@ -2,7 +2,7 @@
 # make lab         open the first notebook (as root: LAB_ARGS="--allow-root --no-browser")
 # make notebooks   run the notebooks in full and in place (-j2: two at a time)
 # make study       train whichever of the study's runs are missing, and write the report
-# make report      write the tables, the report and README's tables from the runs as they are
+# make report      write the tables, the report and the pages' tables from the runs as they are
 # make draw        draw a digit on a page in the browser
 # make check       run the quick tests
 # make test        run all tests
@@ -18,6 +18,7 @@ ifneq ($(words $(VENV)),1)
 $(error VENV is "$(VENV)"; expected a path without spaces)
 endif
 RUN := $(VENV)/bin/python -m
+export PIP_USER := 0
 TESTS := $(RUN) pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 PIP := $(RUN) pip install --disable-pip-version-check -c requirements.lock
 NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final Original OneCycle)
@@ -49,7 +50,7 @@ study: data
 	@$(RUN) study run
 	@$(RUN) study report
 
-report: $(VENV)/.ready
+report: data
 	@$(RUN) study report
 
 draw: $(VENV)/.ready

@@ -208,8 +208,8 @@ def _dask(scheduler: str | None, jobs: int) -> Iterator[Client]:
             client = stack.enter_context(Client(address, timeout=SECONDS, set_as_default=False))
             client.wait_for_workers(1, timeout=SECONDS)
         except (OSError, OverflowError, ValueError) as error:
-            text = f"no Dask scheduler with a worker answers at {address}: docs/cluster.md says how"
-            raise RuntimeError(f"{text} to start them.") from error
+            text = f"no Dask scheduler with a worker answers at {address}: docs/environment.md says"
+            raise RuntimeError(f"{text} how to start them.") from error
         yield client
 
 

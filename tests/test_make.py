@@ -74,3 +74,13 @@ def test_clean_keeps_checkpoints_unless_forced(make):
     assert {"results/runs/v1-47.pt", "data/kept"} < set(left) and len(left) == 5
     assert call("clean", "FORCE=1")[0] == 0
     assert not (folder / "results/runs/v1-47.pt").exists() and (folder / "data/kept").exists()
+
+
+@pytest.mark.slow
+def test_pip_that_installs_for_the_user_by_default_is_no_obstacle(make, monkeypatch):
+    folder, call = make
+    monkeypatch.setenv("PIP_USER", "1")  # with it pip refuses to install into an environment
+    for name in ("requirements.txt", "requirements.lock"):
+        (folder / name).write_text("pip\n")
+    status, output = call("env/.ready", "VENV=env")
+    assert status == 0 and (folder / "env" / ".ready").exists(), output

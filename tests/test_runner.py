@@ -82,7 +82,7 @@ def assert_equal(folder, undisturbed, seeds=SEEDS):
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
-    """The address of a scheduler with two workers, as docs/cluster.md has them."""
+    """The address of a scheduler with two workers, as docs/environment.md has them."""
     file = tmp_path_factory.mktemp("dask") / "scheduler.json"
     variables = {"PYTHONPATH": ".", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
 
