@@ -31,4 +31,4 @@ def _entry(name: str, text: str):
 v1 = _entry("v1", "Dropout after all four blocks, no batch normalization.")
 v2 = _entry("v2", "Dropout after the first two blocks, no batch normalization.")
 final = _entry("final", "Dropout after the first three blocks, batch normalization.")
-one_cycle = _entry("original_none_bn", "Batch normalization, no dropout; one-cycle schedule.")
+fast = _entry("fast", "Half resolution, batch normalization; 99.4% within half a minute.")

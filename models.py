@@ -2,8 +2,6 @@
 
 PAGE has widths that satisfy what the publication's page says (17,938 parameters, 18,434 with batch
 normalization), ORIGINAL the network of its notebooks (17,938 and 18,278): see docs/choices.md.
-RECIPE holds the one-cycle recipe's candidates, and a network of half the size; FAST are networks at
-half resolution.
 """
 
 from __future__ import annotations
@@ -141,28 +139,12 @@ ORIGINAL = {  # Final is v2 with batch normalization in the publication's notebo
     for name, variant in PAGE.items()
 }
 PAGE["final"] = replace(PAGE["none_bn"], dropout=(0.1, 0.1, 0.1, 0.0))
-RECIPE = {
-    "three_pools": replace(PAGE["none_bn"], pooled=3),
-    "two_pools": replace(PAGE["none_bn"], pooled=2),
+FAST_BLOCKS = (((3, 16),), ((3, 32), (3, 32), (3, 16)))  # 14x14 -> 7x7
+OTHERS = {  # the first one-cycle recipe's of half the size; MNIST_Classifier_OneCycle.ipynb's
     "half": Variant(HALF_BLOCKS, (0.0, 0.0, 0.0), True, pooled=2, bias=True),
+    "fast": Variant(FAST_BLOCKS, (0.0, 0.0), True, pooled=1, fold=2),
 }
-
-
-def _folded(*blocks: tuple[int, ...]) -> Variant:
-    """3x3 convolutions of so many channels at 14x14, 7x7 and so on, with batch normalization."""
-    layers = tuple(tuple((3, width) for width in block) for block in blocks)
-    return Variant(layers, (0.0,) * len(blocks), True, pooled=len(blocks) - 1, fold=2)
-
-
-FAST = {  # candidates of the fifth round
-    "deep": _folded((16, 16, 16), (24, 24, 24)),
-    "even": _folded((16, 16), (24, 24, 32)),
-    "wide": _folded((20, 24), (32, 24)),
-    "early": _folded((16,), (24, 24, 24, 16)),
-    "slim": _folded((8, 16), (24, 24, 24)),
-    "low": _folded((16,), (32, 32, 16)),
-}
-NETWORKS = PAGE | ORIGINAL | RECIPE | FAST
+NETWORKS = PAGE | ORIGINAL | OTHERS
 
 
 @cache

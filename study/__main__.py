@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where.add_argument("--jobs", help="runs side by side; one per core", **number)
     where.add_argument("--scheduler", metavar="ADDRESS", help="train on a Dask cluster")
     command.add_argument("--images", **trial)
+    held_out = "measure on held-out writers, to choose settings without the test images"
+    command.add_argument("--validation", action="store_true", help=held_out)
     command = add(
         "compare", later("compare", "compare"), "two networks: the difference, and a word"
     )

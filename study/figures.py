@@ -59,7 +59,7 @@ def effects(frame: pd.DataFrame) -> NotebookFigure:
         axes.set_title(title, fontsize=11, loc="left")
         axes.set_yticks(range(len(EFFECTS)), EFFECTS.values(), fontsize=10)
         axes.set_ylim(len(EFFECTS) - 0.5, -0.5)
-        _tidy(axes, "x")
+        tidy(axes, "x")
     keys = [Line2D([], [], color=c, marker=m, label=f"{s} setting") for s, (m, c) in LOOKS.items()]
     keys.append(Patch(color="0.88", label="too small to matter"))
     figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=9)
@@ -86,7 +86,7 @@ def reproduction(tables: Tables) -> NotebookFigure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_title(network.capitalize() if network == "final" else network, fontsize=11)
         axes.set_ylabel("error (%)", fontsize=10)
-        _tidy(axes, "both")
+        tidy(axes, "both")
     axes.set_xlabel("epoch", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     keys = [
@@ -112,7 +112,7 @@ def accuracies(rows: Mapping[str, Sequence[float]]) -> NotebookFigure:
     axes.set_yticks(range(len(rows)), rows, fontsize=10)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("test accuracy after the last epoch (%)", fontsize=10)
-    _tidy(axes, "x")
+    tidy(axes, "x")
     keys = [
         Line2D([], [], color=BLUE, linestyle="none", marker="o", alpha=0.45, label="one seed"),
         Line2D([], [], color="black", marker="D", label="mean, 95% interval"),
@@ -122,7 +122,7 @@ def accuracies(rows: Mapping[str, Sequence[float]]) -> NotebookFigure:
     return figure
 
 
-def _tidy(axes: Axes, grid: str) -> None:
+def tidy(axes: Axes, grid: str) -> None:
     axes.grid(axis=grid, color="0.9")
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=10)

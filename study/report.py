@@ -19,10 +19,10 @@ from helpers.writers import mnist_writers
 from models import NETWORKS, TARGET_ACCURACY, count_parameters
 from study import figures, inference, protocol
 from study.cells import ACCURACY_HEADER, accuracy_cells, cell, markdown, mean_interval
-from study.experiments import EXPERIMENTS, RECIPE_EPOCHS, RESULTS
+from study.experiments import EXPERIMENTS, RESULTS
 from study.handwriting import accuracies, doubtful, over_writers, writers_table
 from study.inference import estimate
-from study.peers import peers_table
+from study.leaderboard import claims_of_peers_table, leaderboard_figure, leaderboard_table
 from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
@@ -33,7 +33,7 @@ NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
     "v2": ("v2", "page", "dropout after blocks 1 and 2"),
     "Final": ("final", "page", "batch normalization, dropout after blocks 1 to 3"),
     "Original": ("original_final", "original", "Final as the publication ran it"),
-    "OneCycle": ("original_none_bn", "recipe-8", "99.4% in eight epochs"),
+    "OneCycle": ("fast", "fast", "99.4% in half a minute"),
 }
 
 
@@ -48,7 +48,7 @@ def report(root: str | Path = RESULTS, project: str | Path = ".") -> None:
         "doubtful": doubtful(tables, data)[1],
         "effects": figures.effects(frame),
         "reproduction": figures.reproduction(tables),
-        "accuracies": figures.accuracies({n: r.final.tolist() for n, r in recipe(tables).items()}),
+        "leaderboard": leaderboard_figure(tables),
     }
     files = {Path(root, f"{name}.png"): figure.png(figures.DPI) for name, figure in drawn.items()}
     files[Path(root, "report.md")] = page(tables, frame).encode()
@@ -76,7 +76,7 @@ def page(tables: Tables, frame: pd.DataFrame) -> str:
         speeds=contrasts_table(frame, between, ("to_99", "first"), [*epochs, protocol.WITHOUT_BN]),
         target=TARGET_ACCURACY,
         variants=variants_table(tables),
-        peers=peers_table(tables),
+        peers=claims_of_peers_table(tables),
         experiments=experiments_table(tables),
     )
 
@@ -86,7 +86,7 @@ def page_tables(tables: Tables, frame: pd.DataFrame, data: MNIST) -> dict[str, s
     return {
         "claims": claims_table(frame),
         "notebooks": notebooks_table(tables, data),
-        "recipe": recipe_table(tables),
+        "leaderboard": leaderboard_table(tables),
         "writers": writers_table(tables, data),
         "votes": doubtful(tables, data)[0],
     }
@@ -228,18 +228,3 @@ def notebooks_table(tables: Tables, data: MNIST) -> str:
     header = ["trains", "parameters", "this run, %", "ten seeds, %", "for other writers"]
     header.append("published log, %")
     return markdown(["notebook", *header], rows)
-
-
-def recipe(tables: Tables) -> dict[str, pd.DataFrame]:
-    """The recipe's runs by length, the small network's, and Final's of both settings."""
-    runs = {f"recipe, {n} epochs": tables.of(f"recipe-{n}") for n in RECIPE_EPOCHS}
-    runs["half the size, 15 epochs"] = tables.of("recipe-half")
-    finals = {f"Final, {s}, 20 epochs": tables.of(s, f"{p}final") for s, p in SETTINGS.items()}
-    return runs | finals
-
-
-def recipe_table(tables: Tables) -> str:
-    """README's: the recipe's runs."""
-    groups = recipe(tables).items()
-    rows = [[name, parameters(r.network.iloc[0]), *accuracy_cells(r)] for name, r in groups]
-    return markdown(["ten seeds each", "parameters", *ACCURACY_HEADER], rows)

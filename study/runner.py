@@ -82,6 +82,7 @@ def run(
     jobs: int | None = None,
     scheduler: str | None = None,
     train_images: int = TRAIN_IMAGES,
+    validation: bool = False,
 ) -> None:
     """Train each run of EXPERIMENTS that is not in its experiment's folder, seed by seed.
 
@@ -89,6 +90,8 @@ def run(
     jobs: runs side by side on this machine; one per core unless given.
     scheduler: the address of a Dask scheduler, to train on its workers instead.
     train_images: the first so many; fewer than all are a trial, in folders of its own (root_of).
+    validation: whether held-out writers of the training set take the test set's place, to choose
+        settings by; in folders of its own, too.
 
     Raises ValueError, before any training, for a bad argument or a foreign file in a folder;
     RuntimeError if a run fails or no worker answers; OSError.
@@ -102,7 +105,8 @@ def run(
     for name, experiment in experiments.items():
         folder = experiment.folder
         if folder.is_relative_to(RESULTS):
-            folder = root_of(train_images) / folder.relative_to(RESULTS)
+            root = root_of(train_images) / ("validation" if validation else "")
+            folder = root / folder.relative_to(RESULTS)
         present = _present(experiment, folder)
         networks = [name] if name in experiment.networks else experiment.networks
         wanted = list(product(seeds or experiment.seeds, networks))
@@ -110,7 +114,7 @@ def run(
         for seed, network in lacking:
             path = f"{folder.absolute() / network}-{seed}"
             config = replace(experiment.config, seed=seed)
-            rest = train_images, experiment.text, experiment.validation
+            rest = train_images, experiment.text, validation
             missing.append(Run(path, network, config, *rest))
         count = f"{len(lacking)} of {len(wanted)}" if lacking else f"all {len(wanted)}"
         print(count, f"runs of {name} are", "missing from" if lacking else "in", folder, flush=True)

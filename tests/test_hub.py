@@ -9,7 +9,7 @@ import torch
 from tests.helpers import PROJECT
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "final", "one_cycle"])
+@pytest.mark.parametrize("name", ["v1", "v2", "final", "fast"])
 def test_torch_hub_loads_a_network_that_reads_the_test_images(name, mnist):
     network = torch.hub.load(str(PROJECT), name, source="local")
     images = (mnist.test_images[:500] / 255 - 0.1307) / 0.3081

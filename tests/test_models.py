@@ -17,18 +17,18 @@ CHAIN = nn.Sequential(Conv2d(1, 2, 5, padding=2), MaxPool2d(3, 2), Conv2d(2, 2, 
 
 def test_each_network_has_the_parameters_dropout_and_pools_that_its_name_says():
     blocks = {"none": "", "v2": "12", "late": "34", "v1": "1234", "final": "123"}
-    blocks |= {"original_final": "12", "three_pools": "", "two_pools": "", "half": ""}
-    assert all(count_parameters(v.build()) < 20_000 for v in models.FAST.values())
-    for name, variant in (models.PAGE | ORIGINAL | models.RECIPE).items():
+    blocks |= {"original_final": "12", "half": "", "fast": ""}
+    for name, variant in NETWORKS.items():
         normed, pools = (18_278, 3) if name in ORIGINAL else (18_434, 4)
-        expected = 9_872 if name == "half" else normed if variant.batch_norm else 17_938
+        expected = normed if variant.batch_norm else 17_938
+        expected = {"half": 9_872, "fast": 19_370}.get(name, expected)
         network = variant.build()
         assert count_parameters(network) == expected, name
         assert count_parameters(network.requires_grad_(False)) == 0
         key = name if name in blocks else name.removeprefix("original_").removesuffix("_bn")
         drops = [(n[5], m.p) for n, m in network.named_modules() if isinstance(m, Dropout2d)]
         assert drops == [(block, 0.1) for block in blocks[key]], name
-        pools = {"three_pools": 3, "two_pools": 2, "half": 2}.get(name, pools)
+        pools = {"half": 2, "fast": 1}.get(name, pools)
         assert sum(isinstance(m, MaxPool2d) for m in network.modules()) == pools, name
         assert network_name(network.eval()) == name
 
@@ -78,7 +78,7 @@ def test_a_seed_gives_the_weights_logits_and_dropout_masks_of_plain_torch_layers
     assert torch.equal(*logits[:2]) and torch.equal(*logits[2:]) and logits[2].std() > 0.01
 
 
-@pytest.mark.parametrize("network", [NETWORKS[n].build() for n in ("v1", "half", "deep")] + [CHAIN])
+@pytest.mark.parametrize("network", [NETWORKS[n].build() for n in ("v1", "half", "fast")] + [CHAIN])
 def test_receptive_fields_are_those_that_gradients_show(network):
     x = image = torch.ones(1, 1, 160, 160, dtype=torch.float64, requires_grad=True)
     measured = {}  # with positive weights and mean pooling no gradient vanishes

@@ -16,7 +16,7 @@ from helpers.checkpoint import load_weights, save_run, weights_digest
 from helpers.config import TrainingConfig
 from helpers.history import History
 from helpers.publication import beside_published
-from models import FAST, NETWORKS, Network, network_name
+from models import Network, network_name
 from study.experiments import EXPERIMENTS
 from tests.helpers import CPU, PROJECT, bits, build, same_bits, without_seconds
 from TrainingHelper import fit, train_epoch
@@ -26,9 +26,9 @@ NOTEBOOKS = {  # by their networks
     "v2": "MNIST_Classifier_v2.ipynb",
     "final": "MNIST_Classifier_Final.ipynb",
     "original_final": "MNIST_Classifier_Original.ipynb",
-    "original_none_bn": "MNIST_Classifier_OneCycle.ipynb",
+    "fast": "MNIST_Classifier_OneCycle.ipynb",
 }
-EXPERIMENT_OF = {"original_final": "original", "original_none_bn": "recipe-8"}
+EXPERIMENT_OF = {"original_final": "original", "fast": "fast"}
 RESULTS = PROJECT / "results"
 each_notebook = pytest.mark.parametrize("name", list(NOTEBOOKS))
 
@@ -120,7 +120,7 @@ def test_v2_is_v1_with_two_items_struck_out():
 def quick(mnist, tmp_path_factory):
     """A quick run of each kind of notebook, and of Final with a stranger's network."""
     folder = tmp_path_factory.mktemp("quick")
-    kinds = {name: read(name) for name in ("final", "original_final", "original_none_bn")}
+    kinds = {name: read(name) for name in ("final", "original_final", "fast")}
     own = kinds["own"] = read("final")
     [cell] = [cell for cell in own.cells if "model = Network(" in cell.source]
     cell.source += "\nmodel = MyNet()\nparameters = count_parameters(model)"
@@ -144,7 +144,7 @@ OWN = """class MyNet(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["final", "original_final", "original_none_bn", "own"])
+@pytest.mark.parametrize("name", ["final", "original_final", "fast", "own"])
 def test_a_quick_run_saves_its_history_and_compares_it_with_nothing(quick, name):
     folder, notebooks = quick
     network = "MyNet" if name == "own" else name
@@ -209,10 +209,9 @@ def test_a_run_stands_beside_the_page_its_log_and_the_means_of_ten_only_if_it_is
     ):
         table = beside_published(other, 17_938, RESULTS / "runs.csv")
         assert list(table.columns) == ["this run"]
-    recipe = History.load(RESULTS / "original_none_bn.json")
-    assert "mean of 10 runs" in beside_published(recipe, 18_278, RESULTS / "runs.csv")
+    fast = History.load(RESULTS / "fast.json")
+    assert "mean of 10 runs" in beside_published(fast, 19_370, RESULTS / "runs.csv")
 
 
 def test_a_network_of_other_layers_has_no_name_of_ours():
     assert network_name(Network(head=[])) == "Network"
-    assert len(NETWORKS) == 20 + len(FAST)

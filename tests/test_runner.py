@@ -198,7 +198,7 @@ def test_a_run_survives_a_dead_worker_and_ends_in_a_sentence_after_two(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("huge", "there is no experiment 'huge'; choose from page, original, recipe-6, "),
+        ("huge", "there is no experiment 'huge'; choose from page, original, fast-2, "),
         ("small --seeds 0", "seeds is 0; expected at least 1"),
         ("small --jobs 0", "jobs is 0; expected at least 1"),
         ("small --scheduler nonsense", "no Dask scheduler with a worker answers at nonsense"),

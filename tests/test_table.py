@@ -35,7 +35,7 @@ def test_each_record_is_in_the_csv_files_as_it_is():
         "runs/final-47.json": "page/final-47",
         "as_run/v2_bn-50.json": "original/original_final-50",
         "pilot/v1-42.json": "pilot/v1-42",
-        "recipe/half/three_blocks-51.json": "recipe-half/half-51",
+        "recipe/half/three_blocks-51.json": "recipe/half/half-51",
         "rounds/last_epoch_plain/three_pools-21.json": "rounds/last_epoch_plain/three_pools-21",
     }.items():
         record, row = json.loads((RESULTS / path).read_text()), runs.loc[run]

@@ -38,8 +38,8 @@ def train(data, config, name="final", **options):
 ONE_CYCLE = {"schedule": "one-cycle", "pct_start": 0.4, "beta2": 0.9, "augmentation": "wide"}
 ORIGINAL = {"augmentation": "original", "monitor": "test_accuracy"}
 FAST = ONE_CYCLE | {"cycle_momentum": True, "bfloat16": True, "label_smoothing": 0.05}
-RUNS = [("v1", {}), ("final", {}), ("two_pools", ONE_CYCLE), ("original_v1", ORIGINAL)]
-RUNS += [("deep", FAST | {"plain_epochs": 1})]
+RUNS = [("v1", {}), ("final", {}), ("half", ONE_CYCLE), ("original_v1", ORIGINAL)]
+RUNS += [("fast", FAST | {"plain_epochs": 1})]
 
 
 @pytest.mark.parametrize(("name", "options"), RUNS)

@@ -1,0 +1,100 @@
+"""The leaderboard: public networks and ours by the mean of ten seeds; what authors claim."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from models import TARGET_ACCURACY
+from study.cells import ACCURACY_HEADER, accuracy_cells, markdown, mean_interval
+from study.experiments import SEEDS
+from study.figures import WIDTH, tidy
+from study.inference import estimate, prediction_interval
+from study.network_file import load_network_file
+from study.table import Tables
+from Visualization import BLUE, GRAY, VERMILLION, NotebookFigure
+
+PROJECT = Path(__file__).parent.parent
+OURS = {"Final": ("page", "final"), "Final, original": ("original", "original_final")}
+
+
+class Entry(NamedTuple):
+    """A network: facts by benchmarks/network_times.py, its runs, and its author's claim (%)."""
+
+    parameters: int
+    multiply_adds: int
+    seconds: float  # an epoch
+    runs: pd.DataFrame
+    claim: float | None = None
+
+
+def entries(tables: Tables) -> dict[str, Entry]:
+    """The networks of peers/ and ours whose runs are all in, best first."""
+    facts = json.loads(Path(PROJECT, "benchmarks", "network_times.json").read_text())
+    complete = {}
+    for path in PROJECT.glob("peers/*.py"):
+        file = load_network_file(path)
+        claim = float(re.search(r"CLAIM = ([\d.]+)", file.text)[1])
+        runs = tables.runs[tables.runs.network == file.name]
+        complete[path.stem] = Entry(**facts[path.stem], runs=runs, claim=claim)
+    for name, place in OURS.items():
+        complete[name] = Entry(**facts[name], runs=tables.of(*place))
+    complete = {name: entry for name, entry in complete.items() if len(entry.runs) == len(SEEDS)}
+    return dict(sorted(complete.items(), key=lambda item: -item[1].runs.final.mean()))
+
+
+def leaderboard_table(tables: Tables) -> str:
+    """README's: a row per network."""
+    rows = []
+    for name, entry in entries(tables).items():
+        link = f"[{name.rpartition('_')[0]}](peers/{name}.py)" if entry.claim else f"**{name}**"
+        claim = f"{entry.claim:.2f}" if entry.claim else ""
+        million = f"{entry.multiply_adds / 1e6:.2f}"
+        facts = [f"{entry.parameters:,}", million, f"{entry.seconds:.0f}", claim]
+        rows.append([link, *facts, *accuracy_cells(entry.runs)])
+    header = ["parameters", "million multiply-adds", "seconds an epoch", "claim, %"]
+    return markdown(["network", *header, *ACCURACY_HEADER], rows)
+
+
+def claims_of_peers_table(tables: Tables) -> str:
+    """The report's: each claim against the 95% interval of one more run, and the mean less it."""
+    rows = []
+    for name, entry in entries(tables).items():
+        if entry.claim:
+            low, high = prediction_interval(entry.runs.final)
+            plausible = "yes" if low - 1e-9 <= entry.claim <= high + 1e-9 else "**no**"
+            interval, difference = f"[{low:.2f}, {high:.2f}]", entry.runs.final - entry.claim
+            rows.append([name.rpartition("_")[0], f"{entry.claim:.2f}", interval, plausible])
+            rows[-1].append(mean_interval(difference))
+    header = ["claim, %", "one more run", "a plausible run", "mean - claim"]
+    return markdown(["public network", *header], rows)
+
+
+def leaderboard_figure(tables: Tables) -> NotebookFigure:
+    """Accuracy against parameters, and against seconds an epoch: seeds, mean, interval, claim."""
+    figure = NotebookFigure(6.4, WIDTH)
+    panels = zip(figure.subplots(2, 1, sharey=True), ("parameters", "seconds"), strict=True)
+    for axes, fact in panels:
+        axes.axhline(TARGET_ACCURACY, color=GRAY, linestyle=":", linewidth=1.2)
+        for entry in entries(tables).values():
+            x, final = getattr(entry, fact), entry.runs.final
+            axes.plot([x] * len(final), final, "o", color=BLUE, alpha=0.3, markersize=4)
+            axes.vlines(x, *estimate(final).interval(), color="black", linewidth=2)
+            axes.plot(x, final.mean(), "D", color="black", markersize=6)
+            if entry.claim:
+                axes.plot(x, entry.claim, "x", color=VERMILLION, markersize=8, markeredgewidth=2)
+        axes.set_xlabel(f"{fact}{' an epoch, one thread' * (fact == 'seconds')}", fontsize=10)
+        axes.set_ylabel("test accuracy (%)", fontsize=10)
+        tidy(axes, "both")
+    keys = [
+        Line2D([], [], color=BLUE, linestyle="none", marker="o", alpha=0.4, label="one seed"),
+        Line2D([], [], color="black", marker="D", label="mean, 95% interval"),
+        Line2D([], [], color=VERMILLION, linestyle="none", marker="x", label="claimed"),
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
