@@ -3,7 +3,7 @@
 # make notebooks   run the notebooks in full and in place (-j2: two at a time)
 # make study       train whichever of the study's runs are missing, and write the report
 # make report      write the tables, the report and the pages' tables from the runs as they are
-# make draw        draw a digit on a page in the browser
+# make draw        write the networks' weights into docs/draw.html, the page to draw on
 # make check       run the quick tests
 # make test        run all tests
 # make bench       time an epoch beside an ordinary PyTorch loop's
@@ -54,8 +54,7 @@ report: data
 	@$(RUN) study report
 
 draw: $(VENV)/.ready
-	@$(PIP) --quiet -r requirements-draw.txt
-	@$(VENV)/bin/python app.py
+	@$(RUN) helpers.sketchpad
 
 check: data
 	@$(TESTS) -m "not slow"
@@ -71,7 +70,7 @@ lock:
 	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@build/lock/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
 	    --custom-compile-command "make lock" --output-file requirements.lock \
-	    requirements.txt requirements-draw.txt
+	    requirements.txt
 
 clean:
 	rm -rf build

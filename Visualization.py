@@ -74,17 +74,16 @@ def plot_augmentations(image: Tensor, augmented: Tensor) -> NotebookFigure:
 
 
 def plot_training_curves(
-    history: History, band: Sequence[History] = (), published: Sequence[Mapping[str, float]] = ()
+    history: History, published: Sequence[Mapping[str, float]] = ()
 ) -> NotebookFigure:
     """Accuracy, loss and learning rate against the epoch; accuracy is logarithmic in the error.
 
     Training values include dropout and augmentation. A history without epochs raises ValueError.
-    band: other runs, drawn as their mean and range over the epochs that all of them have.
     published: a log: per epoch train_loss, train_accuracy, test_loss and test_accuracy.
     """
     first = history.first_epoch_at(99)
-    logs = (history.epochs, published, *(other.epochs for other in band))
-    run, log, *runs = (pd.DataFrame(epochs, range(1, len(epochs) + 1)) for epochs in logs)
+    logs = (history.epochs, published)
+    run, log = (pd.DataFrame(epochs, range(1, len(epochs) + 1)) for epochs in logs)
     figure = NotebookFigure(6.4)
     figure.suptitle(f"{history.network}, seed {history.seed}")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(6, 4, 2))
@@ -94,13 +93,6 @@ def plot_training_curves(
     for axes, what in ((top, "accuracy"), (middle, "loss")):
         for part, style in PARTS.items():
             key = f"{part}_{what}"
-            if runs:
-                values = pd.concat([other[key] for other in runs], axis=1, join="inner")
-                ends, label = (values.min(axis=1), values.max(axis=1)), f"of {len(runs)} runs"
-                shade = {"color": style["color"], "alpha": 0.25, "linewidth": 0}
-                axes.fill_between(values.index, *ends, label=f"{part}, range {label}", **shade)
-                thin = style | {"marker": "", "linewidth": 0.8}
-                axes.plot(values.mean(axis=1), label=f"{part}, mean {label}", **thin)
             if len(log):
                 hollow = style | {"linestyle": ":", "markerfacecolor": "white"}
                 axes.plot(log[key], label=f"{part}, published", **hollow)
@@ -118,7 +110,7 @@ def plot_training_curves(
     top.yaxis.set_major_locator(FixedLocator([0, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 100]))
     middle.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bottom.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-    bottom.set(xlabel="epoch", xlim=(0.5, max(map(len, (run, log, *runs))) + 0.5), ymargin=0.2)
+    bottom.set(xlabel="epoch", xlim=(0.5, max(len(run), len(log)) + 0.5), ymargin=0.2)
     names = ("accuracy (%),\nlog scale of the error", "loss, log scale", "learning\nrate")
     for axes, name in zip(figure.axes, names, strict=True):
         axes.minorticks_off()
@@ -130,41 +122,18 @@ def plot_training_curves(
     return figure
 
 
-def _confusion(labels: Tensor, predictions: Tensor) -> tuple[np.ndarray, str]:
-    """The counts, int64 [10, 10]: true digit, predicted digit; and the errors in words."""
+def plot_confusion_matrix(labels: Tensor, predictions: Tensor) -> NotebookFigure:
+    """How often each digit is taken for each one, the errors shaded; both int64 [N], 0 to 9."""
     pairs = (labels * CLASSES + predictions).cpu()
     counts = pairs.bincount(minlength=CLASSES**2).reshape(CLASSES, CLASSES).numpy()
     errors = counts.sum() - counts.trace()
-    return counts, f"{errors:,} error{'' if errors == 1 else 's'} in {counts.sum():,} images"
-
-
-def plot_confusion_matrix(labels: Tensor, predictions: Tensor) -> NotebookFigure:
-    """How often each digit is taken for each one, the errors shaded; both int64 [N], 0 to 9."""
-    counts, errors = _confusion(labels, predictions)
     wrong = np.where(np.eye(CLASSES, dtype=bool), np.nan, counts)
     axes = NotebookFigure(5.6).subplots()
-    axes.set(facecolor="0.9", title=f"Confusion matrix: {errors}")
+    axes.set(facecolor="0.9", title=f"Confusion matrix: {errors:,} of {counts.sum():,} are errors")
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=2 * max(np.nanmax(wrong), 1))
     for true, predicted in np.argwhere(counts):
         axes.text(predicted, true, f"{counts[true, predicted]}", ha="center", va="center")
     axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
-    return axes.figure
-
-
-def plot_digit_accuracy(labels: Tensor, predictions: Tensor) -> NotebookFigure:
-    """The accuracy (%) and the errors of each digit, beside all; both int64 [N], 0 to 9."""
-    counts, errors = _confusion(labels, predictions)
-    totals, right = counts.sum(axis=1), counts.diagonal()
-    digits = np.flatnonzero(totals)
-    accuracy, overall = 100 * right[digits] / totals[digits], 100 * right.sum() / totals.sum()
-    axes = NotebookFigure(4).subplots()
-    axes.axvline(overall, color=GRAY, linestyle="--", label=f"all digits: {overall:.2f}%")
-    axes.hlines(digits, overall, accuracy, color=BLUE)
-    axes.plot(accuracy, digits, color=BLUE, linestyle="", marker="o")
-    names = [f"{digit}: {totals[digit] - right[digit]} of {totals[digit]:,}" for digit in digits]
-    axes.set(yticks=digits, yticklabels=names, ylim=(9.6, -0.6))
-    axes.set(xlabel="accuracy (%)", ylabel="digit: errors", title=f"By digit: {errors}")
-    axes.figure.legend(loc="outside lower center")
     return axes.figure
 
 
@@ -180,22 +149,3 @@ def plot_confident_errors(images: Tensor, labels: Tensor, logits: Tensor) -> Not
         cells.append((images[index], f"{labels[index]} → {predictions[index]}, {sure}"))
     title = f"The most confident of {len(wrong)} errors: true → predicted"
     return plot_pictures(cells or [(None, "")], 4, title)
-
-
-def plot_prediction(picture: Tensor, probabilities: Mapping[str, Tensor]) -> NotebookFigure:
-    """A picture, uint8 [1, 28, 28], and by network the digits' probabilities, float [10]."""
-    figure = NotebookFigure(0.6 + 0.85 * len(probabilities))
-    figure.suptitle("The networks' input, and the probability of each digit")
-    grid = figure.add_gridspec(len(probabilities), 2, width_ratios=(1, 2))
-    left = figure.add_subplot(grid[:, 0])
-    left.imshow(picture[0].numpy(force=True), cmap="gray", vmin=0, vmax=255)
-    left.set_axis_off()
-    for row, (name, values) in enumerate(probabilities.items()):
-        percents = (100 * values).tolist()
-        axes = figure.add_subplot(grid[row, 1])
-        labels = ["" if p < 1 else f"{p:.0f}%" if p < 99.5 else "> 99%" for p in percents]
-        axes.bar_label(axes.bar(range(CLASSES), percents, color=BLUE), labels)
-        axes.set(xticks=range(CLASSES), yticks=(), ylim=(0, 140))
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-    return figure

@@ -29,8 +29,8 @@ def trial_logits(model: nn.Module, device: torch.device) -> torch.Tensor:
     Raises ValueError, in a sentence, for a network without parameters, with lazy layers, that does
     not take images, or whose output is no logits; warns if it is probabilities.
     """
-    if not any(True for _ in model.parameters()):
-        raise ValueError("the network has no parameters: there is nothing to train.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("the network has no parameters that train: add some, or unfreeze them.")
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
         call = "call it once, say on torch.zeros(2, 1, 28, 28), before fit."
         raise ValueError(f"the network has lazy layers: {call}")

@@ -27,7 +27,7 @@ from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
 TEMPLATE = Path(__file__).with_name("report.md")
-PAGES = ("README.md", "docs/handwriting.md")  # that hold tables of ours
+PAGES = ("README.md", "docs/handwriting.md", "docs/recipe.md")  # that hold tables of ours
 NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
     "v1": ("v1", "page", "dropout after every block"),
     "v2": ("v2", "page", "dropout after blocks 1 and 2"),
@@ -87,6 +87,8 @@ def page_tables(tables: Tables, frame: pd.DataFrame, data: MNIST) -> dict[str, s
         "claims": claims_table(frame),
         "notebooks": notebooks_table(tables, data),
         "leaderboard": leaderboard_table(tables),
+        "lengths": lengths_table(tables),
+        "rounds": rounds_table(tables),
         "writers": writers_table(tables, data),
         "votes": doubtful(tables, data)[0],
     }
@@ -205,9 +207,9 @@ def variants_table(tables: Tables) -> str:
 
 
 def experiments_table(tables: Tables) -> str:
-    """A row per experiment and network, but for the two settings' and the recipe's rounds."""
+    """A row per experiment and network that no other table of the report has, but for rounds."""
     others = tables.runs[
-        ~tables.runs.experiment.str.match("page|original|notebooks|rounds/|peers/")
+        ~tables.runs.experiment.str.match("page|original|notebooks|pilot|rounds|validation|peers/")
     ]
     groups = others.groupby(["experiment", "network"], sort=False)
     rows = [[*name, f"{len(r)}", f"{r.epochs.iloc[0]}", *accuracy_cells(r)] for name, r in groups]
@@ -228,3 +230,27 @@ def notebooks_table(tables: Tables, data: MNIST) -> str:
     header = ["trains", "parameters", "this run, %", "ten seeds, %", "for other writers"]
     header.append("published log, %")
     return markdown(["notebook", *header], rows)
+
+
+def lengths_table(tables: Tables) -> str:
+    """The fast network's runs, a row per number of epochs."""
+    runs = tables.runs[tables.runs.network == "fast"]
+    groups = runs[runs.experiment != "notebooks"].groupby("epochs")
+    rows = [[f"{epochs}", *accuracy_cells(part)] for epochs, part in groups]
+    return markdown(["epochs", *ACCURACY_HEADER], rows)
+
+
+def rounds_table(tables: Tables) -> str:
+    """What was tried on held-out writers: a row per candidate, best first."""
+    runs = tables.runs[tables.runs.experiment.str.match("rounds/fast-|validation/")]
+    groups = [(name, part) for name, part in runs.groupby(["experiment", "network", "epochs"])]
+    rows = []
+    for (experiment, network, epochs), part in sorted(groups, key=lambda g: -g[1].final.mean()):
+        name, spread = (
+            experiment.split("/", 1)[1],
+            f"{part.final.min():.2f} to {part.final.max():.2f}",
+        )
+        mean = f"{part.final.mean():.3f}"
+        rows.append([name, network.split("-")[0], f"{epochs}", f"{len(part)}", mean, spread])
+    header = ["network", "epochs", "seeds", "held-out accuracy, %", "seeds from, to"]
+    return markdown(["candidate", *header], rows)

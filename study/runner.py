@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -134,11 +133,10 @@ def _minutes(runs: list[Run], jobs: int) -> float:
         if run.network not in per_image:
             config = replace(run.config, epochs=1, patience=1, plain_epochs=0)
             few = run._replace(train_images=16 * config.batch_size, config=config)
-            started = time.perf_counter()
-            train_run(few, None, lambda _: None)
+            history, _ = train_run(few, None, lambda _: None)
             # Evaluation takes about a third of training, an image.
-            images = few.train_images * 4 / 3 + TEST_IMAGES / 3
-            per_image[run.network] = (time.perf_counter() - started) / images
+            images = few.train_images + TEST_IMAGES / 3
+            per_image[run.network] = history.epochs[0]["seconds"] / images
         seconds += per_image[run.network] * (run.train_images + TEST_IMAGES / 3) * run.config.epochs
     return seconds / jobs / 60
 

@@ -1,46 +1,60 @@
-"""The page to draw on, without a browser and in Chromium; skipped where Gradio is missing."""
+"""The page to draw on: what its file holds and, in Chromium, that it computes what Python does."""
 
+import json
 import shutil
+import subprocess
 
 import pytest
+import torch
 from PIL import Image
 
-from tests.helpers import PROJECT
+from DataPipeline import normalize
+from helpers import sketchpad
+from predict import load_networks, preprocess
+from tests.drawings import page, pen
 
-pytest.importorskip("gradio", reason="pip install -r requirements-draw.txt")
-import app
+CHROMIUM = [*filter(shutil.which, ("chromium", "google-chrome", "chromium-browser"))]
+LINES = {  # what is drawn, and what the page says to it
+    "190,60 215,350": "This is a 1.",
+    "110,120 190,60 270,120 120,330 290,325": "This is a 2.",
+    "150,60 90.5,210 300,205 240,210 245,120 235.2,350": "This is a 4.",
+    "285,75 155,80 145,185 240,170 285,245 240,325 125,310": "This is a 5.",
+    "150,140 220,140 180,260": "This is a 7.",
+    "100,200 300,210": "It is wider than a digit; draw one digit.",
+}
+SCRIPT = """<script>
+const [images, pages, lines] = INPUT;
+const values = Object.values(NETWORKS).map((n) => images.map((image) => logits(n, image)));
+const found = pages.map((page) => [page, [...preprocess(Uint8Array.from(page), 400, 400)], ""]);
+const gray = (c, side) => [...c.getImageData(0, 0, side, side).data.filter((_, i) => i % 4 === 0)];
+for (const line of lines) {
+  clear.onclick();
+  line.split(" ").reduce((from, to) => { draw(from, to); return to; });
+  read();
+  found.push([gray(paper, 400), gray(given.getContext("2d"), 28), verdict.textContent]);
+}
+document.body.innerHTML = `<pre>${JSON.stringify([values, found])}</pre>`;
+</script>"""
 
 
-def test_an_upload_gets_a_sentence_and_what_each_network_reads(tmp_path):
-    sentence, shown, *labels = app.answer(str(PROJECT / "docs" / "digit.png"))
-    assert sentence == "## This is a 5." and shown.size == (280, 280)
-    assert [max(label, key=label.get) for label in labels] == ["5", "5", "5"]
-    sentence, *nothing = app.answer(Image.new("RGB", (280, 280), "white"))
-    assert "nothing stands out" in sentence and nothing == [None] * 4
-    assert app.answer(str(tmp_path / "seven.png"))[0].startswith("seven.png: ")
+def test_the_page_holds_the_networks_and_loads_nothing():
+    lines = sketchpad.PAGE.read_text("utf-8").splitlines()
+    assert sketchpad.networks_line() in lines and len(lines) <= 200 and "://" not in "".join(lines)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs chromium and chromedriver")
-def test_a_digit_drawn_with_the_mouse_in_chromium_is_read():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for option in ("--headless=new", "--no-sandbox", "--window-size=1100,900"):
-        options.add_argument(option)
-    _, address, _ = app.page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        browser.get(address)
-        wait = WebDriverWait(browser, 60)
-        canvas = wait.until(lambda b: b.find_elements("css selector", "#pad canvas"))[0]
-        mouse = webdriver.ActionChains(browser, duration=50)
-        mouse.move_to_element_with_offset(canvas, -50, -60).click_and_hold()
-        mouse.move_by_offset(90, 0).move_by_offset(-50, 130).release().perform()
-        browser.find_element("xpath", "//button[normalize-space()='Read']").click()
-        wait.until(lambda b: "This is a 7." in b.find_element("tag name", "body").text)
-    finally:
-        browser.quit()
-        app.page.close()
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+def test_the_page_computes_in_chromium_what_python_does(mnist, tmp_path):
+    images, copy = mnist.test_images[:200], tmp_path / "draw.html"
+    pages = [(255 - 255 * page(pen(n, 24, 250))).astype(int).ravel().tolist() for n in range(5)]
+    given = json.dumps([images.flatten(1).tolist(), pages, [*LINES]])
+    copy.write_text(sketchpad.PAGE.read_text("utf-8") + SCRIPT.replace("INPUT", given))
+    command = [CHROMIUM[0], "--headless=new", "--no-sandbox", "--dump-dom", copy.as_uri()]
+    output = subprocess.check_output(command, text=True, timeout=300)
+    logits, found = json.loads(output.split("<pre>")[-1].split("</pre>")[0])
+    wanted = torch.stack([network(normalize(images / 255)) for network in load_networks().values()])
+    torch.testing.assert_close(torch.tensor(logits), wanted.detach(), atol=1e-3, rtol=0)
+    for (drawn, picture, said), expected in zip(found, [""] * 5 + [*LINES.values()], strict=True):
+        image = Image.frombytes("L", (400, 400), bytes(drawn))
+        assert said == expected
+        assert not any(picture) or preprocess(image).flatten().tolist() == picture

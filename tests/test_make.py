@@ -39,7 +39,7 @@ def pinned(name):
 
 
 def test_the_lock_holds_every_requirement_in_its_version_and_no_address():
-    wanted = pinned("requirements.txt") | pinned("requirements-draw.txt")
+    wanted = pinned("requirements.txt")
     assert len(wanted) > 10 and wanted <= pinned("requirements.lock")
     assert "://" not in (PROJECT / "requirements.lock").read_text(encoding="utf-8")
 

@@ -51,7 +51,10 @@ def test_a_network_that_views_its_maps_trains_and_works_outside_fit_afterwards(s
 
 NONE = nn.Sequential(nn.Flatten(), nn.Softmax(1))
 REFUSED = {
-    "no parameters": NONE,
+    "no parameters that train": NONE,
+    "add some, or unfreeze them": nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).requires_grad_(
+        False
+    ),
     "lazy layers: call it once": nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),
     r"returns \[2, 9\] for two images": Student(classes=9),
     r"returns \[2, 10, 1, 1\] for": nn.Conv2d(1, 10, 28),

@@ -36,8 +36,8 @@ def values(axes, label):
 @pytest.mark.filterwarnings("error")
 def test_figures_are_pictures_and_change_no_global_setting_and_no_random_number():
     settings, random, labels = dict(plt.rcParams), torch.get_rng_state(), torch.arange(60) % 10
-    figures = [viz.plot_training_curves(run(1), [run()], run().epochs)]
-    figures += [viz.plot_confusion_matrix(labels, labels), viz.plot_digit_accuracy(labels, labels)]
+    figures = [viz.plot_training_curves(run(1), run().epochs)]
+    figures += [viz.plot_confusion_matrix(labels, labels)]
     for figure in figures:
         assert figure._repr_png_().startswith(b"\x89PNG") and figure.bbox.width == 800
     assert not plt.get_fignums() and dict(plt.rcParams) == settings
@@ -52,20 +52,16 @@ def test_digits_and_augmentations_show_their_images_in_order_on_one_scale_of_gra
     np.testing.assert_allclose(shown, IMAGES[[1, 0, 2, *range(8)], 0], rtol=1e-6)
 
 
-def test_curves_show_a_run_a_log_and_the_range_and_mean_of_others_as_far_as_all_go():
-    band, log = [run(20, 9), run(18, 7)], run(25).epochs
-    top, middle, _ = viz.plot_training_curves(run(19), band, log).axes
+def test_curves_show_a_run_and_a_log():
+    log = run(25).epochs
+    top, middle, _ = viz.plot_training_curves(run(19), log).axes
     for axes, what in ((top, "accuracy"), (middle, "loss")):
-        for part, shade in zip(("train", "test"), axes.collections, strict=True):
+        for part in ("train", "test"):
             key = f"{part}_{what}"
             assert values(axes, part) == [record[key] for record in run(19).epochs]
             assert values(axes, f"{part}, published") == [record[key] for record in log]
-            others = np.array([[record[key] for record in run.epochs[:18]] for run in band])
-            ends = [*enumerate(others.min(axis=0), 1), *enumerate(others.max(axis=0), 1)]
-            assert {tuple(place) for place in shade.get_paths()[0].vertices} == set(ends)
-            np.testing.assert_allclose(values(axes, f"{part}, mean of 2 runs"), others.mean(axis=0))
-    looks = {(line.get_linestyle(), line.get_marker()) for line in top.lines[:6]}
-    assert len(looks) == 6 and top.get_xlim()[1] > 25  # in gray, too
+    looks = {(line.get_linestyle(), line.get_marker()) for line in top.lines[:4]}
+    assert len(looks) == 4 and top.get_xlim()[1] > 25  # in gray, too
 
 
 def test_99_percent_the_target_and_the_first_epoch_at_99_percent_are_marked():
@@ -75,7 +71,7 @@ def test_99_percent_the_target_and_the_first_epoch_at_99_percent_are_marked():
 
 
 def test_no_words_of_the_curves_overlap_or_are_cut_off():
-    figure = viz.plot_training_curves(run(), [run()] * 10, run().epochs)
+    figure = viz.plot_training_curves(run(), run().epochs)
     figure.draw_without_rendering()
     words = [*(legend := figure.legends[0].get_texts())]
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
@@ -83,7 +79,7 @@ def test_no_words_of_the_curves_overlap_or_are_cut_off():
         ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
         words += [axis.label, *(tick.label1 for tick in ticks)]
     boxes = [word.get_window_extent() for word in words if word.get_visible() and word.get_text()]
-    assert len(legend) == 11 and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert len(legend) == 7 and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     assert all(box.min.min() >= 0 and (box.max <= figure.bbox.size).all() for box in boxes)
 
 
@@ -93,12 +89,8 @@ def test_errors_are_counted_by_true_digit_in_rows_and_by_predicted_digit_in_colu
     (axes,) = viz.plot_confusion_matrix(labels, predictions).axes
     cells = {text.get_position(): int(text.get_text()) for text in axes.texts}
     assert cells == Counter(zip(predictions.tolist(), labels.tolist(), strict=True))
-    assert axes.get_xlabel() == "predicted digit" and "3 errors in 16 images" in axes.get_title()
+    assert axes.get_xlabel() == "predicted digit" and "3 of 16 are errors" in axes.get_title()
     assert axes.images[0].get_array().max() == 2  # an error, not what is right
-    (axes,) = viz.plot_digit_accuracy(labels, predictions).axes
-    assert [[50, 0], [100, 1], [50, 9]] in [line.get_xydata().tolist() for line in axes.lines]
-    names = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert names == ["0: 2 of 4", "1: 0 of 10", "9: 1 of 2"] and values(axes, "all digits: 81.25%")
 
 
 def test_errors_are_shown_from_the_most_confident_on_and_none_is_called_100_percent_sure():
@@ -108,13 +100,3 @@ def test_errors_are_shown_from_the_most_confident_on_and_none_is_called_100_perc
     captions = [*(f"0 → {digit}, > 99.9%" for digit in (3, 4, 2, 5)), "0 → 1, 99.9%"]
     assert [caption for caption, _ in shown] == captions
     np.testing.assert_array_equal([pixels for _, pixels in shown], IMAGES[[2, 3, 1, 4, 0], 0])
-
-
-def test_a_prediction_shows_the_picture_as_given_beside_every_networks_ten_probabilities():
-    likely = {"v1": torch.tensor([0.003] + [0.0] * 8 + [0.997]), "v2": torch.full((10,), 0.1)}
-    left, *others = viz.plot_prediction(IMAGES[0], likely).axes
-    np.testing.assert_array_equal(left.images[0].get_array(), IMAGES[0, 0])
-    for axes, (name, probabilities) in zip(others, likely.items(), strict=True):
-        assert axes.get_ylabel() == name
-        np.testing.assert_allclose([b.get_height() for b in axes.patches], 100 * probabilities)
-    assert [text.get_text() for text in others[0].texts] == [""] * 9 + ["> 99%"]
