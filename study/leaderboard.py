@@ -20,7 +20,11 @@ from study.table import Tables
 from Visualization import BLUE, GRAY, VERMILLION, NotebookFigure
 
 PROJECT = Path(__file__).parent.parent
-OURS = {"Final": ("page", "final"), "Final, original": ("original", "original_final")}
+OURS = {  # experiment and network
+    "Final": ("page", "final"),
+    "Final, original": ("original", "original_final"),
+    "fast": ("fast", "fast"),
+}
 
 
 class Entry(NamedTuple):

@@ -10,6 +10,7 @@ from study import figures
 from study.cells import mean_interval, share
 from study.experiments import FAST_EPOCHS
 from study.inference import estimate, estimates
+from study.leaderboard import entries, leaderboard_figure, leaderboard_table
 from study.protocol import BN, LATE, LATE_BN
 from study.report import PAGES, fill, page, page_tables, report
 from study.table import load
@@ -101,6 +102,19 @@ def test_the_other_figures_show_every_run_and_log(tables):
     (axes,) = figures.accuracies(rows).axes
     dots = [x for line in axes.lines if line.get_marker() == "o" for x in line.get_xdata()]
     assert dots == [value for values in rows.values() for value in values]
+
+
+def test_the_leaderboard_has_every_network_whose_runs_are_in_and_their_claims(tables):
+    board = entries(tables)
+    assert {"Final", "fast"} <= set(board) and all(len(e.runs) == 10 for e in board.values())
+    means = [entry.runs.final.mean() for entry in board.values()]
+    assert means == sorted(means, reverse=True)
+    assert board["fast"].parameters == 19_370 and board["fast"].claim is None
+    assert leaderboard_table(tables).count("\n") == len(board) + 1
+    claims = [entry.claim for entry in board.values() if entry.claim]
+    for axes in leaderboard_figure(tables).axes:
+        crosses = [line.get_ydata() for line in axes.lines if line.get_marker() == "x"]
+        assert [y for [y] in crosses] == claims
 
 
 @pytest.mark.parametrize("path", LINKED, ids=lambda path: path.name)

@@ -141,6 +141,15 @@ def test_missing_runs_equal_fits_present_ones_are_left_and_one_that_fails_stops_
 
 
 @pytest.mark.slow
+def test_validation_measures_on_held_out_writers(folder, mnist):
+    train(seeds=[47], jobs=1, validation=True)
+    run, held_out = History.load(folder / "v1-47.json"), mnist.validation_split()
+    assert run.data == make_loaders(held_out.subset(IMAGES), CONFIG)[0].checksum
+    errors = len(run.misclassified) / len(held_out.test_labels)
+    assert run.final_accuracy == pytest.approx(100 * (1 - errors))
+
+
+@pytest.mark.slow
 def test_a_study_that_is_broken_off_ends_its_processes_and_is_resumed(
     folder, undisturbed, scheduler
 ):
