@@ -76,6 +76,8 @@ def planned_looks(one: np.ndarray, other: np.ndarray) -> list[Verdict]:
 def runs_of(name: str, tables: Tables) -> pd.DataFrame:
     """The runs of a network file, of a network of the tables, or of EXPERIMENT/NETWORK; by seed.
 
+    Of a network in several experiments they are those of the one with its name, or of the first.
+
     A CSV file has one accuracy per line, in percent; its lines count as seeds.
 
     Raises ValueError, in a sentence, if there are none; OSError for a file that is not there.
@@ -89,7 +91,7 @@ def runs_of(name: str, tables: Tables) -> pd.DataFrame:
     network = load_network_file(name).name if name.endswith(".py") else name.split("/")[-1]
     runs = tables.runs[tables.runs.network == network]
     experiment = name.rpartition("/")[0] if not name.endswith(".py") else ""
-    order = [experiment] if experiment else [*EXPERIMENTS, *runs.experiment]
+    order = [experiment] if experiment else [name, *EXPERIMENTS, *runs.experiment]
     runs = next((r for e in order if len(r := runs[runs.experiment == e])), runs[:0])
     if len(runs) == 0:
         raise ValueError(f"there are no runs of {name}: python -m study run {name} trains them.")

@@ -5,6 +5,7 @@ All of it is written from the runs' files alone. The prose quotes no number; the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,14 @@ from study.leaderboard import claims_of_peers_table, leaderboard_figure, leaderb
 from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
+TIMES = Path(__file__).parent.parent / "benchmarks" / "epoch_time.json"
 TEMPLATE = Path(__file__).with_name("report.md")
-PAGES = ("README.md", "docs/handwriting.md", "docs/recipe.md")  # that hold tables of ours
+PAGES = (
+    "README.md",
+    "docs/handwriting.md",
+    "docs/recipe.md",
+    "benchmarks/README.md",
+)  # that hold tables of ours
 NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
     "v1": ("v1", "page", "dropout after every block"),
     "v2": ("v2", "page", "dropout after blocks 1 and 2"),
@@ -77,7 +84,6 @@ def page(tables: Tables, frame: pd.DataFrame) -> str:
         target=TARGET_ACCURACY,
         variants=variants_table(tables),
         peers=claims_of_peers_table(tables),
-        experiments=experiments_table(tables),
     )
 
 
@@ -87,8 +93,9 @@ def page_tables(tables: Tables, frame: pd.DataFrame, data: MNIST) -> dict[str, s
         "claims": claims_table(frame),
         "notebooks": notebooks_table(tables, data),
         "leaderboard": leaderboard_table(tables),
-        "lengths": lengths_table(tables),
+        "experiments": experiments_table(tables),
         "rounds": rounds_table(tables),
+        "times": times_table(),
         "writers": writers_table(tables, data),
         "votes": doubtful(tables, data)[0],
     }
@@ -207,11 +214,9 @@ def variants_table(tables: Tables) -> str:
 
 
 def experiments_table(tables: Tables) -> str:
-    """A row per experiment and network that no other table of the report has, but for rounds."""
-    others = tables.runs[
-        ~tables.runs.experiment.str.match("page|original|notebooks|pilot|rounds|validation|peers/")
-    ]
-    groups = others.groupby(["experiment", "network"], sort=False)
+    """The recipes' runs on all images: a row per experiment and network."""
+    recipes = tables.runs[tables.runs.experiment.str.match("fast|recipe/|networks/")]
+    groups = recipes.groupby(["experiment", "network"], sort=False)
     rows = [[*name, f"{len(r)}", f"{r.epochs.iloc[0]}", *accuracy_cells(r)] for name, r in groups]
     return markdown(["experiment", "network", "runs", "epochs", *ACCURACY_HEADER], rows)
 
@@ -232,25 +237,26 @@ def notebooks_table(tables: Tables, data: MNIST) -> str:
     return markdown(["notebook", *header], rows)
 
 
-def lengths_table(tables: Tables) -> str:
-    """The fast network's runs, a row per number of epochs."""
-    runs = tables.runs[tables.runs.network == "fast"]
-    groups = runs[runs.experiment != "notebooks"].groupby("epochs")
-    rows = [[f"{epochs}", *accuracy_cells(part)] for epochs, part in groups]
-    return markdown(["epochs", *ACCURACY_HEADER], rows)
-
-
 def rounds_table(tables: Tables) -> str:
     """What was tried on held-out writers: a row per candidate, best first."""
     runs = tables.runs[tables.runs.experiment.str.match("rounds/fast-|validation/")]
-    groups = [(name, part) for name, part in runs.groupby(["experiment", "network", "epochs"])]
-    rows = []
-    for (experiment, network, epochs), part in sorted(groups, key=lambda g: -g[1].final.mean()):
-        name, spread = (
-            experiment.split("/", 1)[1],
-            f"{part.final.min():.2f} to {part.final.max():.2f}",
-        )
-        mean = f"{part.final.mean():.3f}"
-        rows.append([name, network.split("-")[0], f"{epochs}", f"{len(part)}", mean, spread])
-    header = ["network", "epochs", "seeds", "held-out accuracy, %", "seeds from, to"]
+    columns, rows = ["experiment", "network", "epochs"], []
+    for _, part in sorted(runs.groupby(columns), key=lambda group: -group[1].final.mean()):
+        name, network, epochs = part[columns].iloc[0]
+        numbers = [f"{part.final.mean():.3f}", *map("{:.2f}".format, sorted(part.final))]
+        rows.append([name.split("/")[-1], network, f"{epochs}", numbers[0], ", ".join(numbers[1:])])
+    header = ["network", "epochs", "held-out accuracy, %", "by seed"]
     return markdown(["candidate", *header], rows)
+
+
+def times_table() -> str:
+    """What make bench measured, a row per network and loop."""
+    rows = []
+    for name, row in json.loads(TIMES.read_text()).items():
+        if isinstance(row, dict):
+            ratio = "{ratio:.1f} ({ratio_min:.1f} to {ratio_max:.1f})".format(**row)
+            target = [f"{row.get(key, '')}" for key in ("epochs_to_target", "seconds_to_target")]
+            target[1] = target[1] and f"{float(target[1]):.0f}"
+            rows.append([name, f"{row['seconds_per_epoch']:.1f}", *target, ratio])
+    header = ["seconds an epoch", f"epochs to {TARGET_ACCURACY}%", "seconds to it", "times as fast"]
+    return markdown(["network, loop", *header], rows)

@@ -8,15 +8,20 @@ from tests.helpers import PROJECT
 
 # Lines: of the house, and of all with what the fourth round adds to it.
 CODE, TESTS, REPORT, README, MAKEFILE = 3500, 3000, 150, 130, 90
-ALL_CODE, ALL_TESTS = 4125, 3400  # 4,000 when the round is over
+ALL_CODE, ALL_TESTS = 4425, 3500  # 4,000 and 3,400 when the round is over
 FOURTH_ROUND = {
+    "benchmarks/network_times.py",
+    "helpers/sketchpad.py",
     "helpers/transforms.py",
     "helpers/trial.py",
+    "helpers/writers.py",
     "study/__main__.py",
     "study/check.py",
     "study/compare.py",
     "study/network_file.py",
-    "study/peers.py",
+    "study/handwriting.py",
+    "study/leaderboard.py",
+    "tests/test_handwriting.py",
     "tests/test_own_network.py",
     "tests/test_strangers.py",
 }

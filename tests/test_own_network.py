@@ -190,6 +190,7 @@ def test_runs_are_found_by_file_name_experiment_or_csv(tmp_path, monkeypatch):
     tables = load()
     assert set(runs_of("final", tables).experiment) == {"page"}
     assert len(runs_of("recipe/20/original_none_bn", tables)) == 10
+    assert set(runs_of("fast", tables).epochs) == {8}  # and none of the other lengths'
     (tmp_path / "a.csv").write_text("accuracy\n99.1\n99.3\n")
     assert runs_of(str(tmp_path / "a.csv"), tables).final.tolist() == [99.1, 99.3]
     (tmp_path / "b.csv").write_text("0.991\n0.993\n")
