@@ -33,6 +33,21 @@ def test_the_test_images_are_by_297_people_in_two_halves(writers, mnist):
     assert late[late.isin(train.writer[:50_000])].nunique() == 251
 
 
+def test_held_out_are_all_images_of_some_writers_of_both_series(mnist):
+    split = mnist.validation_split()
+    assert [len(part) for part in split] == [49_999, 49_999, 10_001, 10_001]
+    writers = mnist_writers("train", mnist.train_labels)
+    held_out = {image.numpy().tobytes() for image in split.test_images}
+    inside = [image.numpy().tobytes() in held_out for image in mnist.train_images]
+    # No image is twice in MNIST, so a writer's images are all inside or all outside.
+    assert set(writers.groupby("writer").series.agg(lambda s: len(set(s)))) == {1}
+    shares = writers.assign(inside=inside).groupby("writer").inside.mean()
+    assert set(shares) == {0, 1} and shares.sum() == 90
+    assert writers[inside].series.value_counts().to_dict() == {4: 5_238, 0: 4_763}
+    with pytest.raises(ValueError, match="not the labels of MNIST's test set"):
+        mnist_writers("test", mnist.train_labels)
+
+
 def test_accuracies_by_image_average_to_those_of_the_runs(tables):
     for setting in ("page", "original"):
         table = wide(tables.of(setting), "final", setting)

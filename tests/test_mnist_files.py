@@ -16,7 +16,6 @@ import torch
 import torchvision
 
 from helpers import mnist_files
-from helpers.writers import mnist_writers
 from tests.helpers import PROJECT, no_rights
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = mnist_files.SHA256
@@ -32,21 +31,6 @@ def test_mnist_is_what_torchvision_reads_and_a_subset_has_the_first_training_ima
     for n in (0, -59_000, 60_001, 512.0, "512", True):
         with pytest.raises(ValueError, match=f"{n!r}; expected an integer from 1 to 60,000"):
             mnist.subset(n)
-
-
-def test_held_out_are_all_images_of_some_writers_of_both_series(mnist):
-    split = mnist.validation_split()
-    assert [len(part) for part in split] == [49_999, 49_999, 10_001, 10_001]
-    writers = mnist_writers("train", mnist.train_labels)
-    held_out = {image.numpy().tobytes() for image in split.test_images}
-    inside = [image.numpy().tobytes() in held_out for image in mnist.train_images]
-    # No image is twice in MNIST, so a writer's images are all inside or all outside.
-    assert set(writers.groupby("writer").series.agg(lambda s: len(set(s)))) == {1}
-    shares = writers.assign(inside=inside).groupby("writer").inside.mean()
-    assert set(shares) == {0, 1} and shares.sum() == 90
-    assert writers[inside].series.value_counts().to_dict() == {4: 5_238, 0: 4_763}
-    with pytest.raises(ValueError, match="not the labels of MNIST's test set"):
-        mnist_writers("test", mnist.train_labels)
 
 
 @pytest.fixture
