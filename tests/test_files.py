@@ -111,7 +111,7 @@ def test_every_committed_run_loads():
     distilled = 0
     for path in paths:
         run = History.load(path)
-        assert run.network in NETWORKS or run.source, path
+        assert run.network in NETWORKS or run.source or "rounds" in path.parts, path
         assert run.status in ("finished", "early stopping")
         distilled += "distillation" in run.config
         config = TrainingConfig(**{k: v for k, v in run.config.items() if k != "distillation"})

@@ -217,3 +217,9 @@ def test_a_comparison_is_one_screen_and_a_file_on_request(tmp_path, monkeypatch,
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match=r"ends in \.json, \.md or \.png"):
         compare("final", "v1", to="c.txt")
+
+
+def test_readme_shows_what_compare_prints(capsys, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    compare("final", "v1")
+    assert f"```\n{capsys.readouterr().out}```" in (PROJECT / "README.md").read_text("utf-8")

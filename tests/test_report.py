@@ -67,7 +67,8 @@ def test_the_command_writes_everything_again_or_nothing(tmp_path, tables):
     with pytest.raises(ValueError, match="there is no table 'another'"):
         report(root, tmp_path)
     assert not list(root.glob("*.csv")) and not (root / "report.md").exists()
-    shutil.copytree(PROJECT / "docs", tmp_path / "docs")
+    for folder in ("docs", "benchmarks"):
+        shutil.copytree(PROJECT / folder, tmp_path / folder)
     shutil.copy(PROJECT / "README.md", readme)
     report(root, tmp_path)
     for name in ("runs.csv", "epochs.csv", "mistakes.csv", "report.md"):
@@ -132,6 +133,6 @@ def test_every_command_that_readme_names_is_there():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     commands = set(re.findall(r"`make (\w+)", text))
-    assert {"quick", "lab", "notebooks", "study", "check", "test", "bench", "clean"} <= commands
+    assert {"lab", "report", "notebooks", "study", "check", "test", "bench", "clean"} <= commands
     for command in commands:
         assert re.search(rf"(?m)^{command}:", makefile) or f".PHONY: {command}" in makefile, command
