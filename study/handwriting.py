@@ -84,7 +84,9 @@ def hardest(tables: Tables) -> pd.DataFrame:
     """
     runs = tables.of(*HARD)
     digits = tables.mistakes[tables.mistakes.run.isin(runs.run)].groupby("image").digit
-    table = pd.DataFrame({"wrong": digits.size() / len(runs), "answer": digits.agg(_most_frequent)})
+    table = pd.DataFrame(
+        {"wrong": digits.size() / len(runs), "answer": digits.agg(lambda d: d.mode()[0])}
+    )
     votes = pd.read_csv(Path(writers.__file__).with_name("mnist_label_votes.csv"), index_col=0)
     counts = votes[["votes_given", "votes_guessed"]]
     votes["vote"] = np.where(counts.votes_given > counts.votes_guessed, votes.given, votes.guessed)
@@ -93,25 +95,22 @@ def hardest(tables: Tables) -> pd.DataFrame:
     return table.join(votes.vote).fillna({"vote": "not asked"})
 
 
-def _most_frequent(digits: pd.Series) -> int:
-    return digits.mode()[0]
-
-
-def doubtful(tables: Tables, data: MNIST) -> tuple[str, NotebookFigure]:
-    """Errors a run by what the vote says of the label, as a table; pictures of the hardest."""
+def votes_table(tables: Tables, data: MNIST) -> str:
+    """Errors a run by what the vote says of the label."""
     table = hardest(tables)
     labels = data.test_labels[table.index].numpy().astype(str)
     kinds = table.vote.where(table.vote.isin(NO_DIGIT), "another digit")
-    kinds = kinds.mask(table.vote == labels, "the label")
-    groups = table.groupby(kinds).wrong
+    groups = table.groupby(kinds.mask(table.vote == labels, "the label")).wrong
     rows = [[kind, f"{(wrong > 0.5).sum()}", f"{wrong.sum():.1f}"] for kind, wrong in groups]
-    text = markdown(["the vote is for", "images wrong in most runs", "errors a run"], rows)
-    most = table[table.wrong > 0.5]
-    cells = [
-        (
-            data.test_images[index],
-            f"{data.test_labels[index]} / {NO_DIGIT.get(row.vote, row.vote)} / {row.answer}",
+    return markdown(["the vote is for", "images wrong in most runs", "errors a run"], rows)
+
+
+def hardest_figure(tables: Tables, data: MNIST) -> NotebookFigure:
+    """The images that most runs get wrong, with label, vote and answer."""
+    cells = []
+    for index, row in hardest(tables).query("wrong > 0.5").iterrows():
+        vote = NO_DIGIT.get(row.vote, row.vote)
+        cells.append(
+            (data.test_images[index], f"{data.test_labels[index]} / {vote} / {row.answer}")
         )
-        for index, row in most.iterrows()
-    ]
-    return text, plot_pictures(cells, 6, "label / people's vote / networks' answer")
+    return plot_pictures(cells, 6, "label / people's vote / networks' answer")

@@ -21,7 +21,13 @@ from models import NETWORKS, TARGET_ACCURACY, count_parameters
 from study import figures, inference, protocol
 from study.cells import ACCURACY_HEADER, accuracy_cells, cell, markdown, mean_interval
 from study.experiments import EXPERIMENTS, RESULTS
-from study.handwriting import accuracies, doubtful, over_writers, writers_table
+from study.handwriting import (
+    accuracies,
+    hardest_figure,
+    over_writers,
+    votes_table,
+    writers_table,
+)
 from study.inference import estimate
 from study.leaderboard import claims_of_peers_table, leaderboard_figure, leaderboard_table
 from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
@@ -52,7 +58,7 @@ def report(root: str | Path = RESULTS, project: str | Path = ".") -> None:
     tables, data = load(root), load_mnist()
     frame = inference.estimates(tables)
     drawn = {
-        "doubtful": doubtful(tables, data)[1],
+        "doubtful": hardest_figure(tables, data),
         "effects": figures.effects(frame),
         "reproduction": figures.reproduction(tables),
         "leaderboard": leaderboard_figure(tables),
@@ -97,7 +103,7 @@ def page_tables(tables: Tables, frame: pd.DataFrame, data: MNIST) -> dict[str, s
         "rounds": rounds_table(tables),
         "times": times_table(),
         "writers": writers_table(tables, data),
-        "votes": doubtful(tables, data)[0],
+        "votes": votes_table(tables, data),
     }
 
 
