@@ -51,8 +51,9 @@ def main() -> None:
             print(f"{name:20}{times[name][-1]:7.1f} s", flush=True)
     facts = {}
     for name, (network, *_) in networks.items():
-        described = {k: describe(network())[k] for k in ("parameters", "multiply_adds")}
-        facts[name] = described | {"seconds": round(median(times[name][1:]), 1)}
+        described = describe(network())
+        facts[name] = {key: described[key] for key in ("parameters", "multiply_adds")}
+        facts[name]["seconds"] = round(median(times[name][1:]), 1)
     text = json.dumps(facts, indent=1) + "\n"
     Path(__file__).with_suffix(".json").write_text(text)
 

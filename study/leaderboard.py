@@ -81,11 +81,11 @@ def claims_of_peers_table(tables: Tables) -> str:
 
 def leaderboard_figure(tables: Tables) -> NotebookFigure:
     """Accuracy against parameters, and against seconds an epoch: seeds, mean, interval, claim."""
-    figure = NotebookFigure(6.4, WIDTH)
+    figure, board = NotebookFigure(6.4, WIDTH), entries(tables).values()
     panels = zip(figure.subplots(2, 1, sharey=True), ("parameters", "seconds"), strict=True)
     for axes, fact in panels:
         axes.axhline(TARGET_ACCURACY, color=GRAY, linestyle=":", linewidth=1.2)
-        for entry in entries(tables).values():
+        for entry in board:
             x, final = getattr(entry, fact), entry.runs.final
             axes.plot([x] * len(final), final, "o", color=BLUE, alpha=0.3, markersize=4)
             axes.vlines(x, *estimate(final).interval(), color="black", linewidth=2)
