@@ -4,7 +4,6 @@
 # make study       train whichever of the study's runs are missing, and write the report
 # make report      write the tables, the report and the pages' tables from the runs as they are
 # make draw        write the networks' weights into docs/draw.html, the page to draw on
-# make check       run the quick tests
 # make test        run all tests
 # make bench       time an epoch beside an ordinary PyTorch loop's
 # make data        fetch MNIST
@@ -23,16 +22,18 @@ TESTS := $(RUN) pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 PIP := $(RUN) pip install --disable-pip-version-check -c requirements.lock
 NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final Original OneCycle)
 QUICK := build/quick
+PAPERMILL := $(RUN) papermill --log-output --no-progress-bar --start-timeout 600
+CLEAR := --ClearMetadataPreprocessor
 
-.PHONY: help quick lab notebooks $(NOTEBOOKS) data study report draw check test bench lock clean
+.PHONY: help quick lab notebooks $(NOTEBOOKS) data study report draw test bench lock clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 quick: data
-	@rm -rf $(QUICK)
-	@printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} $(RUN) helpers.notebook {}.ipynb \
-	    --to $(QUICK)/{}.ipynb EPOCHS=3 TRAIN_IMAGES=8192 OUT_DIR=$(QUICK)
+	@rm -rf $(QUICK) && mkdir -p $(QUICK)
+	@printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} $(PAPERMILL) {}.ipynb $(QUICK)/{}.ipynb \
+	    -p EPOCHS 3 -p TRAIN_IMAGES 8192 -p OUT_DIR $(QUICK)
 	@echo "$(QUICK) holds the notebooks as executed, their histories and weights. Next: make lab"
 
 lab: $(VENV)/.ready
@@ -41,7 +42,11 @@ lab: $(VENV)/.ready
 notebooks: $(NOTEBOOKS)
 
 $(NOTEBOOKS): data
-	@$(RUN) helpers.notebook $@.ipynb
+	@mkdir -p build && $(PAPERMILL) $@.ipynb build/$@.ipynb
+	@$(RUN) nbconvert --log-level WARN --coalesce-streams build/$@.ipynb $(CLEAR).enabled=True \
+	    $(CLEAR).preserve_cell_metadata_mask="{'tags'}" \
+	    $(CLEAR).preserve_nb_metadata_mask="{'kernelspec', 'language_info'}"  # no times, no paths
+	@mv build/$@.ipynb .
 
 data: $(VENV)/.ready
 	@$(VENV)/bin/python -c "from DataPipeline import load_mnist; load_mnist()"
@@ -56,9 +61,6 @@ report: data
 draw: $(VENV)/.ready
 	@$(RUN) helpers.sketchpad
 
-check: data
-	@$(TESTS) -m "not slow"
-
 test: data
 	@$(TESTS)
 
@@ -69,8 +71,7 @@ lock:
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@build/lock/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
-	    --custom-compile-command "make lock" --output-file requirements.lock \
-	    requirements.txt
+	    --custom-compile-command "make lock" --output-file requirements.lock requirements.txt
 
 clean:
 	rm -rf build

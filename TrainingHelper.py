@@ -16,9 +16,8 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from operator import length_hint
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +26,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler
 
+from DataPipeline import ChunkLoader
 from helpers.checkpoint import code_digest, load_checkpoint, save_checkpoint, weights_digest
 from helpers.config import TrainingConfig, derive_seed, require_seed
 from helpers.history import History, environment
-from helpers.progress import Progress
 from helpers.trial import trial_logits
-from models import IMAGE_SHAPE, network_name
+from models import network_name
 
 __all__ = ["EarlyStopping", "History", "TrainingConfig", "compute_logits", "evaluate", "fit"]
 __all__ += ["get_device", "set_seed", "train_epoch"]
@@ -78,8 +77,8 @@ def train_epoch(
 
 def fit(
     model: nn.Module,
-    train_loader: Loader,
-    test_loader: Loader,
+    train_loader: ChunkLoader,
+    test_loader: ChunkLoader,
     config: TrainingConfig | None = None,
     device: str | torch.device | None = None,
     checkpoint: str | Path | None = None,
@@ -93,16 +92,14 @@ def fit(
 
     model: trained in place, and left on the device with the weights of the last complete epoch,
         however fit ends.
-    train_loader, test_loader: iterables of (images float32 [B, 1, 28, 28], labels int64 [B]); the
-        former's set_epoch, if it has one, is called with each epoch's number, from 1.
+    train_loader, test_loader: what make_loaders gives for this config; other data go into it.
     config: the protocol of the publication's page unless given.
     device: as for get_device.
     checkpoint: a file that holds the run after each complete epoch. Called again with the same
         arguments, fit resumes there; on a CPU, with the same versions and threads, exactly. A
         finished run is not trained again: its weights go into the model and its history comes back.
-        Each loader needs an attribute checksum then, by which other data are noticed.
-    progress: a bar and a line per epoch; False for silence; or a function that is called instead
-        with the history after each epoch.
+    progress: a line per epoch; False for silence; or a function that is called instead with the
+        history after each epoch.
     optimizer, scheduler: torch's own objects in place of the config's: for this model, and made
         anew for each call.
     interval: when a scheduler that is given takes its steps: after each "epoch" or each "step". It
@@ -112,15 +109,16 @@ def fit(
     An interrupt (Ctrl-C, or the notebook's stop button) ends fit with the complete epochs so far
     and status "interrupted".
 
-    Raises ValueError for a network that cannot be trained, a loader that was made for another
-    config, malformed batches or none, a scheduler that is not new, and a checkpoint of another run
-    (which is left alone); FloatingPointError for a loss that is not finite; OSError if the
-    checkpoint cannot be written.
+    Raises ValueError for a network that cannot be trained, loaders that are not for this config, a
+    scheduler that is not new, and a checkpoint of another run (which is left alone);
+    FloatingPointError for a loss that is not finite; OSError if the checkpoint cannot be written.
     """
     config, device = config or TrainingConfig(), get_device(device)
-    _check_arguments(train_loader, test_loader, config, checkpoint, interval)
-    steps = length_hint(train_loader)
-    trial = trial_logits(model, device)
+    if any(getattr(x, "config", None) != config for x in (train_loader, test_loader)):
+        raise ValueError("a loader is not for this config; make both: make_loaders(data, config).")
+    if interval not in ("epoch", "step"):
+        raise ValueError(f"interval is {interval!r}; expected 'epoch' or 'step'.")
+    steps, trial = len(train_loader), trial_logits(model, device)
     if optimizer is None:
         optimizer = scheduler.optimizer if scheduler else make_optimizer(model, config)
     _check_scheduler(scheduler, optimizer)
@@ -133,7 +131,7 @@ def fit(
         config=json.loads(json.dumps(asdict(config))),  # plain numbers, if there are NumPy's
         environment=environment(device),
         code=code_digest(),
-        data=getattr(train_loader, "checksum", None),
+        data=train_loader.checksum,
     )
     shapes = [[key, *tensor.shape] for key, tensor in model.state_dict().items()]
     identity = {
@@ -142,7 +140,7 @@ def fit(
         "config": history.config,
         "optimizer": repr(optimizer),
         "scheduler": [type(scheduler).__name__, interval, scheduler.state_dict()],
-        "data": [_facts(train_loader), _facts(test_loader)],
+        "data": [history.data, steps, str(train_loader.augmentation)],
         "code": history.code,
     }
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
@@ -158,52 +156,60 @@ def fit(
         for key, part in parts.items():
             part.load_state_dict(last[key])
         vars(history).update(copy.deepcopy(last["history"]))
-    with Progress(progress, history, steps, checkpoint) as show:
-        try:
-            while history.status == "interrupted":  # and neither finished nor stopped early
-                started, epoch = time.perf_counter(), len(history.epochs) + 1
-                set_seed(derive_seed(config.seed, epoch))
-                if hasattr(train_loader, "set_epoch"):
-                    train_loader.set_epoch(epoch)
-                if isinstance(getattr(train_loader, "generator", None), torch.Generator):
-                    train_loader.generator.manual_seed(derive_seed(config.seed, epoch))
-                batches = show.bar(_on_device(train_loader, device, "train", _layout(model)))
-                each_step = scheduler if interval == "step" else None
-                train_loss, train_accuracy, history.train_images = train_epoch(
-                    model, batches, optimizer, each_step, config.label_smoothing, config.bfloat16
+
+    def tell(text: str) -> None:
+        if progress is True:
+            print(text, flush=True)
+
+    show = progress if callable(progress) else lambda history: tell(history.last_line())
+    if done := len(history.epochs):
+        complete = history.status != "interrupted"
+        end = "complete: delete it to train again" if complete else f"up to epoch {done}"
+        tell(f"{checkpoint} holds this run, {end}.")
+    try:
+        while history.status == "interrupted":  # and neither finished nor stopped early
+            started, epoch = time.perf_counter(), len(history.epochs) + 1
+            set_seed(derive_seed(config.seed, epoch))
+            train_loader.set_epoch(epoch)
+            batches = _on_device(train_loader, device, model)
+            each_step = scheduler if interval == "step" else None
+            train_loss, train_accuracy, history.train_images = train_epoch(
+                model, batches, optimizer, each_step, config.label_smoothing, config.bfloat16
+            )
+            logits, labels = compute_logits(model, test_loader, device)
+            predictions, test_loss = logits.argmax(1), F.cross_entropy(logits, labels).item()
+            if not math.isfinite(train_loss + test_loss):
+                raise FloatingPointError(
+                    f"the training loss is {train_loss} and the test loss {test_loss} in epoch "
+                    f"{epoch}: training diverged; lower the learning rate."
                 )
-                logits, labels = compute_logits(model, test_loader, device)
-                predictions, test_loss = logits.argmax(1), F.cross_entropy(logits, labels).item()
-                if not math.isfinite(train_loss + test_loss):
-                    raise FloatingPointError(
-                        f"the training loss is {train_loss} and the test loss {test_loss} in epoch "
-                        f"{epoch}: training diverged; lower the learning rate."
-                    )
-                wrong = (predictions != labels).nonzero().flatten()
-                record = {
-                    "train_loss": train_loss,
-                    "test_loss": test_loss,
-                    "train_accuracy": train_accuracy,
-                    "test_accuracy": 100 * (len(labels) - len(wrong)) / len(labels),
-                    "learning_rate": float(optimizer.param_groups[0]["lr"]),
-                }
-                if interval == "epoch":
-                    scheduler.step()
-                history.epochs.append(record)
-                history.misclassified = torch.stack([wrong, predictions[wrong]], 1).tolist()
-                history.weights = weights_digest(model)
-                history.status = status(history.epochs, config)
-                record["seconds"] = time.perf_counter() - started
-                last = state()
-                if checkpoint is not None:
-                    save_checkpoint(checkpoint, last)
-                show.epoch()
-        except BaseException as error:
-            model.load_state_dict(last["model"])
-            vars(history).update(last["history"])
-            error.history = history
-            if not isinstance(error, KeyboardInterrupt):
-                raise
+            wrong = (predictions != labels).nonzero().flatten()
+            record = {
+                "train_loss": train_loss,
+                "test_loss": test_loss,
+                "train_accuracy": train_accuracy,
+                "test_accuracy": 100 * (len(labels) - len(wrong)) / len(labels),
+                "learning_rate": float(optimizer.param_groups[0]["lr"]),
+            }
+            if interval == "epoch":
+                scheduler.step()
+            history.epochs.append(record)
+            history.misclassified = torch.stack([wrong, predictions[wrong]], 1).tolist()
+            history.weights = weights_digest(model)
+            history.status = status(history.epochs, config)
+            record["seconds"] = time.perf_counter() - started
+            last = state()
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, last)
+            show(history)
+    except BaseException as error:
+        model.load_state_dict(last["model"])
+        vars(history).update(last["history"])
+        error.history = history
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+    minutes = sum(record["seconds"] for record in history.epochs) / 60
+    tell(f"{history.status} after {len(history.epochs)} epochs, {minutes:.1f} minutes")
     return history
 
 
@@ -266,60 +272,18 @@ def status(records: list[dict[str, float]], config: TrainingConfig) -> str:
     return "early stopping" if any(stops) else "interrupted"
 
 
-def _check_arguments(
-    train_loader: Loader,
-    test_loader: Loader,
-    config: TrainingConfig,
-    checkpoint: str | Path | None,
-    interval: str,
-) -> None:
-    """Raise ValueError for what was made for another config, or is not enough for this one."""
-    made_for = getattr(train_loader, "config", config)
-    names = ["seed", "batch_size", "augmentation", "plain_epochs"]
-    # Which epochs are the last, plain ones depends on how many there are.
-    for name in [*names, "epochs"] if config.plain_epochs else names:
-        ours = getattr(config, name)
-        theirs = getattr(made_for, name, ours)
-        if theirs != ours:
-            raise ValueError(
-                f"the train loader was made for {name} {theirs!r}, and the config says {ours!r}; "
-                "make the loaders with the same config."
-            )
-    loaders = (train_loader, test_loader)
-    if checkpoint is not None and not all(hasattr(loader, "checksum") for loader in loaders):
-        raise ValueError(
-            "a checkpoint must know its data, and a loader has no attribute checksum: make the "
-            "loaders by make_loaders, give them one, or leave the checkpoint out."
-        )
-    if config.schedule == "one-cycle" and not length_hint(train_loader):
-        raise ValueError(
-            "the one-cycle schedule must know how many batches an epoch has, and the train loader "
-            'has no length: give it one, or train by the schedule "step".'
-        )
-    if interval not in ("epoch", "step"):
-        raise ValueError(f"interval is {interval!r}; expected 'epoch' or 'step'.")
-
-
 def _check_scheduler(
     scheduler: lr_scheduler.LRScheduler | None, optimizer: torch.optim.Optimizer
 ) -> None:
     """Raise ValueError for a scheduler that would not do what its user expects."""
-    if scheduler is None:
-        return
-    if scheduler.optimizer is not optimizer:
+    if scheduler and scheduler.optimizer is not optimizer:
         raise ValueError("the scheduler is another optimizer's: make it of the one that is given.")
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
         raise ValueError(
-            "ReduceLROnPlateau takes its steps by a loss of the test set, which fit does not give "
-            "it: choose another scheduler."
+            "ReduceLROnPlateau would see the test set's loss: choose another scheduler."
         )
-    if scheduler.last_epoch > 0:
+    if scheduler and scheduler.last_epoch > 0:
         raise ValueError("the scheduler has taken steps: make optimizer and scheduler anew.")
-
-
-def _facts(loader: Loader) -> list:
-    facts = [str(getattr(loader, name, None)) for name in ("checksum", "augmentation")]
-    return [*facts, length_hint(loader)]
 
 
 def _resume(checkpoint: str | Path, new: dict) -> dict:
@@ -357,28 +321,13 @@ def _resume(checkpoint: str | Path, new: dict) -> dict:
 # --- batches and evaluation -----------------------------------------------------------------------
 
 
-def _layout(model: nn.Module) -> torch.memory_format:
-    """That of a model's maps, which is that of its convolutions."""
+def _on_device(batches: Loader, device: torch.device, model: nn.Module) -> Loader:
+    """The batches on a device, in the layout of a model's convolutions."""
     strided = any(t.ndim == 4 and not t.is_contiguous() for t in model.parameters())
-    return torch.channels_last if strided else torch.contiguous_format
-
-
-def _on_device(
-    loader: Loader, device: torch.device, name: str, layout: torch.memory_format
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The loader's batches on the device; ValueError for none, or for images of another shape."""
-    batches = 0
-    for batches, (images, labels) in enumerate(loader, 1):
-        if images.dtype != torch.float32 or images.shape[1:] != IMAGE_SHAPE or len(labels) == 0:
-            raise ValueError(
-                f"batch {batches} of the {name} loader has images {images.dtype} "
-                f"{list(images.shape)} and {len(labels)} labels; expected float32 [B, 1, 28, 28], "
-                "normalized, and int64 [B]."
-            )
+    layout = torch.channels_last if strided else torch.contiguous_format
+    for images, labels in batches:
         # Copies are waited for: on MPS others corrupt in silence (pytorch/pytorch issue 189690).
         yield images.to(device, memory_format=layout), labels.to(device)
-    if batches == 0:
-        raise ValueError(f"the {name} loader yields no batch; give it at least one image.")
 
 
 def compute_logits(
@@ -387,13 +336,12 @@ def compute_logits(
     """Logits float32 [N, 10] and labels int64 [N] of a loader's images, on the CPU.
 
     The model, which must be on the device, is put in evaluation mode meanwhile.
-    Raises ValueError for a loader without batches or with malformed ones.
     """
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            pairs = [(model(x), y) for x, y in _on_device(loader, device, "test", _layout(model))]
+            pairs = [(model(x), y) for x, y in _on_device(loader, device, model)]
     finally:
         model.train(was_training)
     logits, labels = zip(*pairs, strict=True)
@@ -401,7 +349,7 @@ def compute_logits(
 
 
 def evaluate(model: nn.Module, loader: Loader, device: torch.device) -> tuple[float, float]:
-    """Mean cross-entropy loss and accuracy (%) over a loader; errors as for compute_logits."""
+    """Mean cross-entropy loss and accuracy (%) over a loader; otherwise as compute_logits."""
     logits, labels = compute_logits(model, loader, device)
     hits = (logits.argmax(1) == labels).sum().item()
     return F.cross_entropy(logits, labels).item(), 100 * hits / len(labels)

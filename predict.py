@@ -4,7 +4,6 @@ The networks know ten digits and nothing else: they read a letter as a digit, to
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -145,34 +144,22 @@ def _mnist_form(ink: np.ndarray) -> torch.Tensor:
 def main(arguments: list[str] | None = None) -> int:
     """Read the pictures named on the command line; the exit status is 1 if anything went wrong."""
     parser = argparse.ArgumentParser("python -m predict", description="Say which digit is shown.")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="one digit, or a folder")
-    parser.add_argument("--show", action="store_true", help="print what the networks are given")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each picture")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="one digit")
     parser.add_argument("--weights", default=WEIGHTS, metavar="FOLDER", help="of the networks")
     options = parser.parse_args(arguments)
-    networks, failed, suffixes = None, False, Image.registered_extensions()
-    for name in options.pictures:
-        inside = sorted(str(p) for p in Path(name).glob("*") if p.suffix.lower() in suffixes)
-        for path in inside or [name]:
-            try:
-                networks = networks or load_networks(options.weights)
-                picture = preprocess(path)
-            except (OSError, ValueError) as error:
-                print(error, file=sys.stderr)
-                failed = True
-                continue
-            seen = classify(picture, networks)
-            digit = verdict(seen)
-            if options.json:
-                lists = {name: p.tolist() for name, p in seen.items()}
-                print(json.dumps({"picture": path, "digit": digit, "probabilities": lists}))
-            else:
-                sure = {n: f"{p.argmax()}, {min(p.max(), 0.999):.1%} sure" for n, p in seen.items()}
-                each = "; ".join(f"{n}: {text}" for n, text in sure.items())
-                print(f"{path}: {'unsure' if digit is None else digit} ({each})")
-            if options.show:
-                for row in picture[0].tolist():
-                    print("".join(" ░▒▓█"[level // 52] * 2 for level in row))
+    networks, failed = None, False
+    for path in options.pictures:
+        try:
+            networks = networks or load_networks(options.weights)
+            seen = classify(preprocess(path), networks)
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            failed = True
+            continue
+        digit = verdict(seen)
+        sure = {n: f"{p.argmax()}, {min(p.max(), 0.999):.1%} sure" for n, p in seen.items()}
+        each = "; ".join(f"{n}: {text}" for n, text in sure.items())
+        print(f"{path}: {'unsure' if digit is None else digit} ({each})")
     return int(failed)
 
 

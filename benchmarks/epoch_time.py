@@ -3,7 +3,7 @@
 Both train one network from the same weights on the same images, and test on a sixth as many. The
 ordinary loop takes its turn with torch's own number of threads, and with one, as the project does.
 The fast network goes through both loops, so that what the network gives and what the code gives are
-told apart.
+told apart. Then the leaderboard's networks take turns, by their own recipes, on one thread.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ sys.path.insert(0, str(PROJECT))
 from DataPipeline import MNIST, load_mnist, make_loaders  # noqa: E402
 from helpers.history import TRAIN_IMAGES  # noqa: E402
 from models import NETWORKS, TARGET_ACCURACY  # noqa: E402
-from study import inference, table  # noqa: E402
+from study import inference, leaderboard, table  # noqa: E402
 from study.experiments import EXPERIMENTS, SEEDS  # noqa: E402
+from study.runner import Run, seconds_per_epoch  # noqa: E402
 from TrainingHelper import TrainingConfig, fit, get_device, set_seed  # noqa: E402
 
 
@@ -89,6 +90,17 @@ def in_turns(turns: dict[tuple[str, str], Callable], rounds: int) -> dict[tuple,
     return {turn: seconds[1:] for turn, seconds in times.items()}
 
 
+def networks_in_turns(images: int, rounds: int) -> dict[str, float]:
+    """An epoch's seconds on one thread of each network of the leaderboard, by so many images."""
+    os.environ["OMP_NUM_THREADS"], times = "1", {}
+    for _ in range(rounds):
+        for name, (_, network, e) in leaderboard.networks().items():
+            run = Run("", network, e.config, TRAIN_IMAGES, e.text, False)
+            times.setdefault(name, []).append(seconds_per_epoch(run, images))
+            print(f"{name:36}{times[name][-1]:7.1f} s", flush=True)
+    return {name: round(median(seconds), 1) for name, seconds in times.items()}
+
+
 def epochs_to_target(tables: table.Tables) -> dict[str, int]:
     """The first epoch, or length, whose mean is over the target with its whole 95% interval."""
     final = tables.epochs[tables.epochs.run.isin(tables.of("page", "final").run)]
@@ -136,7 +148,9 @@ def main() -> None:
         row |= {"ratio": median(each), "ratio_min": min(each), "ratio_max": max(each)}
         if epochs:
             row |= {"epochs_to_target": epochs, "seconds_to_target": epochs * epoch}
-    text = json.dumps(figures | {"images": images, "rounds": options.rounds}, indent=1)
+    seconds = networks_in_turns(images, options.rounds)
+    about = {"images": images, "rounds": options.rounds}
+    text = json.dumps({"loops": figures, "networks": seconds} | about, indent=1)
     print(f"{device.type}, {threads} threads, torch {torch.__version__}\n{text}")
     if options.json:
         options.json.write_text(text + "\n")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,6 +65,15 @@ class History:
     def first_epoch_at(self, accuracy: float) -> int | None:
         """The first epoch, counted from 1, with at least this test accuracy (%), or None."""
         return next((e for e, a in enumerate(self._accuracies(), 1) if a >= accuracy), None)
+
+    def last_line(self) -> str:
+        """The last epoch in a line, as fit prints it."""
+        r, number = self.epochs[-1], f"{len(self.epochs):2}/{self.config['epochs']}"
+        return (
+            f"epoch {number}  train loss {r['train_loss']:.4f}, {r['train_accuracy']:5.2f}%  "
+            f"test loss {r['test_loss']:.4f}, {r['test_accuracy']:5.2f}%  "
+            f"lr {r['learning_rate']:.0e}  {r['seconds']:.1f} s"
+        )
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all; ValueError if interrupted, OSError if it fails."""
@@ -136,9 +146,9 @@ def environment(device: torch.device) -> dict[str, str | int]:
 def _processor() -> str:
     """The processor's model, as exactly as the system tells; a virtual one's name may be short."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    numbers = [f"{key} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts]
-    return ", ".join([facts.get("model name", platform.machine()), *numbers])
+    facts = dict(re.findall(r"(?m)^(model name|cpu family|model|stepping)\s*: (.*)$", first))
+    name = facts.pop("model name", platform.machine())
+    return ", ".join([name, *(f"{key} {facts[key]}" for key in sorted(facts))])

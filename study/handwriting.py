@@ -29,19 +29,14 @@ def accuracies(tables: Tables, experiment: str, formula: str) -> np.ndarray:
     formula: of names as in study.protocol, evaluated on 100 for each correct answer and 0 for each
         misclassified image; or a network's name.
     """
-    prefix, total = SETTINGS.get(experiment, ""), 0.0
-    names = [name.removeprefix(prefix) for name in EXPERIMENTS[experiment].networks]
-    # Where v2 with batch normalization is called Final, it goes by both names.
-    names += ["v2_bn"] * ("v2_bn" not in names)
-    weights = pd.DataFrame(np.eye(len(names)), columns=names).eval(formula)
-    for name, weight in zip(names, weights, strict=True):
-        runs = tables.of(experiment, prefix + name).sort_values("seed")
-        runs = runs if len(runs) else tables.of(experiment, f"{prefix}final").sort_values("seed")
-        wrong = tables.mistakes[tables.mistakes.run.isin(runs.run)]
-        correct = np.full((len(runs), TEST_IMAGES), 100.0)
-        correct[pd.Index(runs.run).get_indexer(wrong.run), wrong.image] = 0.0
-        total = total + weight * correct if weight else total
-    return total
+    prefix, correct = SETTINGS.get(experiment, ""), {}
+    for network in EXPERIMENTS[experiment].networks:
+        runs = tables.of(experiment, network).sort_values("seed").run
+        wrong = tables.mistakes[tables.mistakes.run.isin(runs)]
+        correct[network.removeprefix(prefix)] = values = np.full((len(runs), TEST_IMAGES), 100.0)
+        values[pd.Index(runs).get_indexer(wrong.run), wrong.image] = 0.0
+    correct.setdefault("v2_bn", correct.get("final"))  # in the original setting it is Final
+    return eval(formula, {}, correct)
 
 
 def over_writers(values: np.ndarray, of: np.ndarray) -> Estimate:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from models import TARGET_ACCURACY
+from models import NETWORKS, TARGET_ACCURACY
 from study.cells import ACCURACY_HEADER, accuracy_cells, markdown, mean_interval
-from study.experiments import SEEDS
+from study.check import describe
+from study.experiments import EXPERIMENTS, SEEDS, Experiment
 from study.figures import WIDTH, tidy
 from study.inference import estimate, prediction_interval
-from study.network_file import load_network_file
+from study.network_file import find_experiment, from_text
 from study.table import Tables
 from Visualization import BLUE, GRAY, VERMILLION, NotebookFigure
 
@@ -28,34 +29,44 @@ OURS = {  # experiment and network
 
 
 class Entry(NamedTuple):
-    """A network: facts by benchmarks/network_times.py, its runs, and its author's claim (%)."""
+    """A network: its facts, seconds an epoch by make bench, its runs, its author's claim (%)."""
 
     parameters: int
     multiply_adds: int
-    seconds: float  # an epoch
+    seconds: float
     runs: pd.DataFrame
-    claim: float | None = None
+    claim: float | None
+
+
+def networks() -> dict[str, tuple[str, str, Experiment]]:
+    """Those of peers/, of networks/ and ours: the experiment's name, the network's, and it."""
+    files = sorted(PROJECT.glob("peers/*.py")) + sorted(PROJECT.glob("networks/*.py"))
+    board = {name: (*place, EXPERIMENTS[place[0]]) for name, place in OURS.items()}
+    for path in files:
+        experiment = find_experiment(str(path))
+        [network] = experiment.networks
+        board[path.stem] = f"{path.parent.name}/{network}", network, experiment
+    return board
 
 
 def entries(tables: Tables) -> dict[str, Entry]:
-    """The networks of peers/ and ours whose runs are all in, best first."""
-    facts = json.loads(Path(PROJECT, "benchmarks", "network_times.json").read_text())
+    """The networks whose runs are all in, best first."""
+    seconds = json.loads((PROJECT / "benchmarks/epoch_time.json").read_text())["networks"]
     complete = {}
-    for path in PROJECT.glob("peers/*.py"):
-        file = load_network_file(path)
-        claim = float(re.search(r"CLAIM = ([\d.]+)", file.text)[1])
-        runs = tables.runs[tables.runs.network == file.name]
-        complete[path.stem] = Entry(**facts[path.stem], runs=runs, claim=claim)
-    for name, place in OURS.items():
-        complete[name] = Entry(**facts[name], runs=tables.of(*place))
-    complete = {name: entry for name, entry in complete.items() if len(entry.runs) == len(SEEDS)}
+    for name, (place, network, experiment) in networks().items():
+        runs, text = tables.of(place, network), experiment.text
+        if len(runs) == len(SEEDS):
+            build = from_text(name, text).network if text else NETWORKS[network].build
+            facts, claim = describe(build()), re.search(r"CLAIM = ([\d.]+)", text)
+            counts = facts["parameters"], facts["multiply_adds"]
+            complete[name] = Entry(*counts, seconds[name], runs, claim and float(claim[1]))
     return dict(sorted(complete.items(), key=lambda item: -item[1].runs.final.mean()))
 
 
-def leaderboard_table(tables: Tables) -> str:
+def leaderboard_table(board: dict[str, Entry]) -> str:
     """README's: a row per network."""
     rows = []
-    for name, entry in entries(tables).items():
+    for name, entry in board.items():
         link = f"[{name.rpartition('_')[0]}](peers/{name}.py)" if entry.claim else f"**{name}**"
         claim = f"{entry.claim:.2f}" if entry.claim else ""
         million = f"{entry.multiply_adds / 1e6:.2f}"
@@ -65,10 +76,10 @@ def leaderboard_table(tables: Tables) -> str:
     return markdown(["network", *header, *ACCURACY_HEADER[:3]], rows)
 
 
-def claims_of_peers_table(tables: Tables) -> str:
+def claims_of_peers_table(board: dict[str, Entry]) -> str:
     """The report's: each claim against the 95% interval of one more run, and the mean less it."""
     rows = []
-    for name, entry in entries(tables).items():
+    for name, entry in board.items():
         if entry.claim:
             low, high = prediction_interval(entry.runs.final)
             plausible = "yes" if low - 1e-9 <= entry.claim <= high + 1e-9 else "**no**"
@@ -79,13 +90,13 @@ def claims_of_peers_table(tables: Tables) -> str:
     return markdown(["public network", *header], rows)
 
 
-def leaderboard_figure(tables: Tables) -> NotebookFigure:
+def leaderboard_figure(board: dict[str, Entry]) -> NotebookFigure:
     """Accuracy against parameters, and against seconds an epoch: seeds, mean, interval, claim."""
-    figure, board = NotebookFigure(6.4, WIDTH), entries(tables).values()
+    figure = NotebookFigure(6.4, WIDTH)
     panels = zip(figure.subplots(2, 1, sharey=True), ("parameters", "seconds"), strict=True)
     for axes, fact in panels:
         axes.axhline(TARGET_ACCURACY, color=GRAY, linestyle=":", linewidth=1.2)
-        for entry in board:
+        for entry in board.values():
             x, final = getattr(entry, fact), entry.runs.final
             axes.plot([x] * len(final), final, "o", color=BLUE, alpha=0.3, markersize=4)
             axes.vlines(x, *estimate(final).interval(), color="black", linewidth=2)

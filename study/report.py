@@ -1,4 +1,4 @@
-"""The report: runs.csv, epochs.csv, mistakes.csv, report.md, figures, and other pages' tables.
+"""The report: runs.csv, epochs.csv, mistakes.csv, figures, and the tables of the project's pages.
 
 All of it is written from the runs' files alone. The prose quotes no number; the tables do.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
 import pandas as pd
 
@@ -18,29 +16,21 @@ from helpers.mnist_files import MNIST, load_mnist
 from helpers.publication import published_log
 from helpers.writers import mnist_writers
 from models import NETWORKS, TARGET_ACCURACY, count_parameters
-from study import figures, inference, protocol
+from study import figures, handwriting, inference, leaderboard, protocol
 from study.cells import ACCURACY_HEADER, accuracy_cells, cell, markdown, mean_interval
 from study.experiments import EXPERIMENTS, RESULTS
-from study.handwriting import (
-    accuracies,
-    hardest_figure,
-    over_writers,
-    votes_table,
-    writers_table,
-)
 from study.inference import estimate
-from study.leaderboard import claims_of_peers_table, leaderboard_figure, leaderboard_table
 from study.protocol import CLAIMS, CONTRASTS, MEASURES, PUBLISHED, SETTINGS
 from study.table import Tables, load, write
 
 TIMES = Path(__file__).parent.parent / "benchmarks" / "epoch_time.json"
-TEMPLATE = Path(__file__).with_name("report.md")
-PAGES = (
+PAGES = (  # that hold tables of ours
     "README.md",
+    "results/report.md",
     "docs/handwriting.md",
     "docs/recipe.md",
     "benchmarks/README.md",
-)  # that hold tables of ours
+)
 NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
     "v1": ("v1", "page", "dropout after every block"),
     "v2": ("v2", "page", "dropout after blocks 1 and 2"),
@@ -50,22 +40,22 @@ NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
 }
 
 
-def report(root: str | Path = RESULTS, project: str | Path = ".") -> None:
-    """Write the CSV files, report.md and figures into root, and a project's PAGES with tables anew.
+def report(project: str | Path = ".") -> None:
+    """Write a project's CSV files and figures, into its results/, and the tables of its PAGES.
 
     Raises ValueError, and writes nothing, if a run is missing; OSError if a file cannot be written.
     """
+    root = Path(project, RESULTS)
     tables, data = load(root), load_mnist()
-    frame = inference.estimates(tables)
+    frame, board = inference.estimates(tables), leaderboard.entries(tables)
     drawn = {
-        "doubtful": hardest_figure(tables, data),
+        "doubtful": handwriting.hardest_figure(tables, data),
         "effects": figures.effects(frame),
         "reproduction": figures.reproduction(tables),
-        "leaderboard": leaderboard_figure(tables),
+        "leaderboard": leaderboard.leaderboard_figure(board),
     }
     files = {Path(root, f"{name}.png"): figure.png(figures.DPI) for name, figure in drawn.items()}
-    files[Path(root, "report.md")] = page(tables, frame).encode()
-    made = page_tables(tables, frame, data)
+    made = page_tables(tables, data, frame, board)
     for path in (Path(project, name) for name in PAGES):
         files[path] = fill(path.read_text(encoding="utf-8"), made).encode()
     write(tables, root)
@@ -74,36 +64,26 @@ def report(root: str | Path = RESULTS, project: str | Path = ".") -> None:
     print(f"{Path(root, 'report.md')}: {len(tables.runs)} runs")
 
 
-def page(tables: Tables, frame: pd.DataFrame) -> str:
-    """report.md, as Markdown. frame: what inference.estimates returns."""
-    between = inference.between_settings(frame)
+def page_tables(
+    tables: Tables, data: MNIST, frame: pd.DataFrame, board: dict[str, leaderboard.Entry]
+) -> dict[str, str]:
+    """What PAGES name; frame is inference.estimates', board leaderboard.entries'."""
     pair, word = inference.pair_test(frame)
-    most = [formula for formula in CONTRASTS if formula != protocol.WITHOUT_BN]
-    epochs = [protocol.LATE, protocol.LATE_BN, protocol.EARLY, protocol.EARLY_BN]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        claims=claims_table(frame),
-        pair=f"{MEASURES['final'].write(pair.mean, *pair.interval())} points: {word}",
-        parts=parts_table(frame),
-        reproduction=reproduction_table(tables),
-        contrasts=contrasts_table(frame, between, ("final", "log_error"), most),
-        speeds=contrasts_table(frame, between, ("to_99", "first"), [*epochs, protocol.WITHOUT_BN]),
-        target=TARGET_ACCURACY,
-        variants=variants_table(tables),
-        peers=claims_of_peers_table(tables),
-    )
-
-
-def page_tables(tables: Tables, frame: pd.DataFrame, data: MNIST) -> dict[str, str]:
-    """The tables that PAGES name."""
     return {
         "claims": claims_table(frame),
+        "parts": parts_table(frame),
+        "pair": f"{MEASURES['final'].write(pair.mean, *pair.interval())} points: {word}.",
+        "reproduction": reproduction_table(tables),
+        "contrasts": contrasts_table(frame),
+        "variants": variants_table(tables),
+        "peers": leaderboard.claims_of_peers_table(board),
         "notebooks": notebooks_table(tables, data),
-        "leaderboard": leaderboard_table(tables),
+        "leaderboard": leaderboard.leaderboard_table(board),
         "experiments": experiments_table(tables),
         "rounds": rounds_table(tables),
         "times": times_table(),
-        "writers": writers_table(tables, data),
-        "votes": votes_table(tables, data),
+        "writers": handwriting.writers_table(tables, data),
+        "votes": handwriting.votes_table(tables, data),
     }
 
 
@@ -188,23 +168,23 @@ def reproduction_table(tables: Tables) -> str:
     return markdown(["figure of the log", *PUBLISHED], rows)
 
 
-def contrasts_table(
-    frame: pd.DataFrame, between: pd.DataFrame, measures: Sequence[str], formulas: Sequence[str]
-) -> str:
-    """A row per contrast; per measure both settings and whether they are the same."""
-    rows, header = [], []
-    for formula in formulas:
-        cells = [CONTRASTS[formula]]
-        for name in measures:
+def contrasts_table(frame: pd.DataFrame) -> str:
+    """A row per contrast of accuracy and of speed: both settings, whether they are the same."""
+    rows, header, between = [], ["contrast"], inference.between_settings(frame)
+    for formula, title in CONTRASTS.items():
+        if formula == protocol.WITHOUT_BN:  # the reverse of BN
+            continue
+        cells = [title]
+        for name in ("final", "log_error"):
             for setting in SETTINGS:
                 effect = frame.loc[setting, name, formula]
                 mark = "**" if effect.p < inference.ALPHA else ""
                 cells.append(f"{mark}{estimate_cell(effect, name, formula)}{mark}")
             cells.append(between.loc[(name, formula), "word"])
         rows.append(cells)
-    for title in (re.split("[,:]", MEASURES[name].title)[0] for name in measures):
+    for title in ("final accuracy", "learning speed"):
         header += [f"{title}: {column}" for column in (*SETTINGS, "between settings")]
-    return markdown(["contrast", *header], rows)
+    return markdown(header, rows)
 
 
 def variants_table(tables: Tables) -> str:
@@ -233,8 +213,13 @@ def notebooks_table(tables: Tables, data: MNIST) -> str:
     for name, (network, experiment, what) in NOTEBOOKS.items():
         run, log = tables.of("notebooks", network), network.removeprefix("original_")
         published = f"{published_log(log)[-1]['test_accuracy']:.2f}" if log in PUBLISHED else ""
-        values = accuracies(tables, experiment, network.removeprefix(SETTINGS.get(experiment, "")))
-        seeds = [cell(estimate(values.mean(axis=1))), cell(over_writers(values, people))[7:]]
+        values = handwriting.accuracies(
+            tables, experiment, network.removeprefix(SETTINGS.get(experiment, ""))
+        )
+        seeds = [
+            cell(estimate(values.mean(axis=1))),
+            cell(handwriting.over_writers(values, people))[7:],
+        ]
         link = f"[{name}](MNIST_Classifier_{name}.ipynb)"
         rows.append([link, what, parameters(network), *map("{:.2f}".format, run.final), *seeds])
         rows[-1].append(published)
@@ -258,11 +243,10 @@ def rounds_table(tables: Tables) -> str:
 def times_table() -> str:
     """What make bench measured, a row per network and loop."""
     rows = []
-    for name, row in json.loads(TIMES.read_text()).items():
-        if isinstance(row, dict):
-            ratio = "{ratio:.1f} ({ratio_min:.1f} to {ratio_max:.1f})".format(**row)
-            target = [f"{row.get(key, '')}" for key in ("epochs_to_target", "seconds_to_target")]
-            target[1] = target[1] and f"{float(target[1]):.0f}"
-            rows.append([name, f"{row['seconds_per_epoch']:.1f}", *target, ratio])
+    for name, row in json.loads(TIMES.read_text())["loops"].items():
+        ratio = "{ratio:.1f} ({ratio_min:.1f} to {ratio_max:.1f})".format(**row)
+        target = [f"{row.get(key, '')}" for key in ("epochs_to_target", "seconds_to_target")]
+        target[1] = target[1] and f"{float(target[1]):.0f}"
+        rows.append([name, f"{row['seconds_per_epoch']:.1f}", *target, ratio])
     header = ["seconds an epoch", f"epochs to {TARGET_ACCURACY}%", "seconds to it", "times as fast"]
     return markdown(["network, loop", *header], rows)

@@ -126,19 +126,19 @@ def run(
             _train(missing, client)
 
 
+def seconds_per_epoch(run: Run, images: int) -> float:
+    """What an epoch of a run takes on this machine, by one on so many training images."""
+    config = replace(run.config, epochs=1, patience=1, plain_epochs=0)
+    history, _ = train_run(run._replace(train_images=images, config=config), None, lambda _: None)
+    # Evaluation takes about a third of training, an image.
+    each = history.epochs[0]["seconds"] / (images + TEST_IMAGES / 3)
+    return each * (run.train_images + TEST_IMAGES / 3)
+
+
 def _minutes(runs: list[Run], jobs: int) -> float:
-    """How long runs take on this machine, by a few steps of each network."""
-    seconds, per_image = 0.0, {}
-    for run in runs:
-        if run.network not in per_image:
-            config = replace(run.config, epochs=1, patience=1, plain_epochs=0)
-            few = run._replace(train_images=16 * config.batch_size, config=config)
-            history, _ = train_run(few, None, lambda _: None)
-            # Evaluation takes about a third of training, an image.
-            images = few.train_images + TEST_IMAGES / 3
-            per_image[run.network] = history.epochs[0]["seconds"] / images
-        seconds += per_image[run.network] * (run.train_images + TEST_IMAGES / 3) * run.config.epochs
-    return seconds / jobs / 60
+    few = {run.network: run for run in runs}
+    seconds = {n: seconds_per_epoch(r, 16 * r.config.batch_size) for n, r in few.items()}
+    return sum(seconds[run.network] * run.config.epochs for run in runs) / jobs / 60
 
 
 def _present(experiment: Experiment, folder: Path) -> set[tuple[int, str]]:

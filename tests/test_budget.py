@@ -8,9 +8,8 @@ from tests.helpers import PROJECT
 
 # Lines: of the house, and of all with what the fourth round adds to it.
 CODE, TESTS, REPORT, README, MAKEFILE = 3500, 3000, 150, 130, 90
-ALL_CODE, ALL_TESTS = 4425, 3500  # 4,000 and 3,400 when the round is over
+ALL_CODE, ALL_TESTS = 4150, 3400  # 4,000 and 3,400 when the round is over
 FOURTH_ROUND = {
-    "benchmarks/network_times.py",
     "helpers/sketchpad.py",
     "helpers/transforms.py",
     "helpers/trial.py",

@@ -2,13 +2,12 @@
 
 import inspect
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import nbformat
 import pandas as pd
+import papermill
 import pytest
 
 from DataPipeline import make_loaders
@@ -48,13 +47,10 @@ def texts(notebook):
 
 
 def run_quickly(notebook, folder, name="copy.ipynb"):
-    """A notebook, executed on a few training images for two epochs by the command."""
-    path = folder / name
+    """A notebook, executed on a few training images for two epochs."""
+    path, settings = folder / name, {"EPOCHS": 2, "TRAIN_IMAGES": 1024, "OUT_DIR": f"{folder}"}
     nbformat.write(notebook, path)
-    settings = ["EPOCHS=2", "TRAIN_IMAGES=1024", f"OUT_DIR={folder}"]
-    command = [sys.executable, "-m", "helpers.notebook", path, *settings]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    papermill.execute_notebook(path, path, settings, cwd=PROJECT, progress_bar=False)
     return nbformat.read(path, as_version=4)
 
 

@@ -1,6 +1,5 @@
 """From a picture to MNIST's form, and what the trained networks read in it."""
 
-import json
 from functools import partial
 
 import numpy as np
@@ -123,22 +122,6 @@ def test_classify_gives_each_networks_probabilities_of_a_test_image(small):
         torch.testing.assert_close(probabilities, networks()[name](images[3:4]).softmax(1)[0])
     with pytest.raises(ValueError, match=r"expected uint8 \[1, 28, 28\], not torch.float32"):
         classify(small.test_images[3] / 255, networks())
-
-
-def test_a_folder_is_read_picture_by_picture_as_json_or_shown(tmp_path, capsys):
-    paths = [str(tmp_path / name) for name in ("a.JPG", "b.png")]
-    for path in paths:
-        image(page(pen(0, 14))).save(path)
-    (tmp_path / "notes.txt").write_text("no picture")
-    assert main([str(tmp_path), "--json"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["picture"], line["digit"]) for line in lines] == [(path, 7) for path in paths]
-    expected = classify(preprocess(paths[1]), networks())
-    assert lines[1]["probabilities"] == {name: p.tolist() for name, p in expected.items()}
-    assert main([paths[1], "--show"]) == 0
-    _, *rows = capsys.readouterr().out.splitlines()
-    dark = [[block != " " for block in row[::2]] for row in rows]
-    assert torch.equal(torch.tensor(dark), preprocess(paths[1])[0] >= 52)
 
 
 def test_missing_weights_are_named_and_disagreement_is_unsure(tmp_path, capsys, monkeypatch):

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 import DataPipeline
 from DataPipeline import make_loaders
 from helpers.checkpoint import load_weights, save_run
 from models import NETWORKS, network_name
-from tests.helpers import CPU, bits, build, same_bits, without_seconds
+from tests.helpers import CPU, build
 from TrainingHelper import TrainingConfig, compute_logits, fit, set_seed
 
 CONFIG = TrainingConfig(epochs=1)
@@ -110,29 +110,6 @@ def test_another_rate_augmentation_or_name_is_another_run(small, tmp_path, monke
     monkeypatch.setitem(DataPipeline.AUGMENTATIONS, "page", wider)
     with pytest.raises(ValueError, match="its data differs"):
         train(Student(0.1), small, checkpoint=tmp_path / "run.pt")
-
-
-def test_an_own_dataloader_with_a_generator_repeats_and_resumes(small, tmp_path):
-    images = DataPipeline.normalize(small.test_images / 255)
-    config = TrainingConfig(epochs=3)
-
-    def run(checkpoint=None, progress=False):
-        data = TensorDataset(images, small.test_labels)
-        loader = DataLoader(data, 25, shuffle=True, generator=torch.Generator().manual_seed(5))
-        loader.checksum = "mine"
-        model = build()
-        return model, fit(model, loader, loader, config, CPU, checkpoint, progress)
-
-    def stop(history):
-        if len(history.epochs) == 2:
-            raise KeyboardInterrupt
-
-    (model, history), (again, _) = run(), run()
-    assert same_bits(bits(model), bits(again))
-    run(tmp_path / "run.pt", stop)
-    resumed, rest = run(tmp_path / "run.pt")
-    assert same_bits(bits(resumed), bits(model))
-    assert without_seconds(rest) == without_seconds(history)
 
 
 def test_a_loader_of_ours_is_a_dataloader(small):
