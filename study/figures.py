@@ -34,13 +34,14 @@ PANELS = {
 }
 
 
-def effects(frame: pd.DataFrame) -> NotebookFigure:
+def effects(frame: pd.DataFrame, measures: Sequence[str] = tuple(PANELS)) -> NotebookFigure:
     """Effects of dropout and batch norm in both settings; frame: inference.estimates returns it.
 
     The thick bar is the 90% interval: within the gray band the effect is too small to matter.
     """
-    figure = NotebookFigure(8.4, WIDTH)
-    for axes, (name, title) in zip(figure.subplots(len(PANELS), 1), PANELS.items(), strict=True):
+    figure = NotebookFigure(0.8 + 2.55 * len(measures), WIDTH)
+    panels = figure.subplots(len(measures), 1, squeeze=False)[:, 0]
+    for axes, name in zip(panels, measures, strict=True):
         measure = MEASURES[name]
         axes.axvspan(*map(measure.natural, (-measure.margin, measure.margin)), color="0.88")
         axes.axvline(measure.natural(0), color=GRAY, linewidth=1)
@@ -56,7 +57,7 @@ def effects(frame: pd.DataFrame) -> NotebookFigure:
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_title(title, fontsize=11, loc="left")
+        axes.set_title(PANELS[name], fontsize=11, loc="left")
         axes.set_yticks(range(len(EFFECTS)), EFFECTS.values(), fontsize=10)
         axes.set_ylim(len(EFFECTS) - 0.5, -0.5)
         tidy(axes, "x")

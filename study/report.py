@@ -31,12 +31,10 @@ PAGES = (  # that hold tables of ours
     "docs/recipe.md",
     "benchmarks/README.md",
 )
-NOTEBOOKS = {  # network, experiment of its ten seeds, what it shows
-    "v1": ("v1", "page", "dropout after every block"),
-    "v2": ("v2", "page", "dropout after blocks 1 and 2"),
-    "Final": ("final", "page", "batch normalization, dropout after blocks 1 to 3"),
-    "Original": ("original_final", "original", "Final as the publication ran it"),
-    "OneCycle": ("fast", "fast", "99.4% in half a minute"),
+NOTEBOOKS = {
+    "v1": "dropout after every block",
+    "v2": "dropout after blocks 1 and 2",
+    "Final": "batch normalization, dropout after blocks 1 to 3",
 }
 
 
@@ -50,6 +48,7 @@ def report(project: str | Path = ".") -> None:
     frame, board = inference.estimates(tables), leaderboard.entries(tables)
     drawn = {
         "doubtful": handwriting.hardest_figure(tables, data),
+        "answer": figures.effects(frame, ["final"]),
         "effects": figures.effects(frame),
         "reproduction": figures.reproduction(tables),
         "leaderboard": leaderboard.leaderboard_figure(board),
@@ -193,9 +192,10 @@ def variants_table(tables: Tables) -> str:
     for setting in SETTINGS:
         for network in EXPERIMENTS[setting].networks:
             runs = tables.of(setting, network)
-            more = [mean_interval(runs["first"], 2), mean_interval(runs.to_99, 1)]
+            more = [f"{runs.final.min():.2f} to {runs.final.max():.2f}"]
+            more += [mean_interval(runs["first"], 2), mean_interval(runs.to_99, 1)]
             rows.append([network, parameters(network), *accuracy_cells(runs), *more])
-    header = [*ACCURACY_HEADER, "after epoch 1, %", "epochs to 99%"]
+    header = [*ACCURACY_HEADER, "lowest to highest", "after epoch 1, %", "epochs to 99%"]
     return markdown(["network", "parameters", *header], rows)
 
 
@@ -210,12 +210,10 @@ def experiments_table(tables: Tables) -> str:
 def notebooks_table(tables: Tables, data: MNIST) -> str:
     """README's: what each notebook trains, its run, ten seeds, the published log's last epoch."""
     rows, people = [], mnist_writers("test", data.test_labels).writer
-    for name, (network, experiment, what) in NOTEBOOKS.items():
-        run, log = tables.of("notebooks", network), network.removeprefix("original_")
-        published = f"{published_log(log)[-1]['test_accuracy']:.2f}" if log in PUBLISHED else ""
-        values = handwriting.accuracies(
-            tables, experiment, network.removeprefix(SETTINGS.get(experiment, ""))
-        )
+    for name, what in NOTEBOOKS.items():
+        run, network = tables.of("notebooks", name.lower()), name.lower()
+        published = f"{published_log(network)[-1]['test_accuracy']:.2f}"
+        values = handwriting.accuracies(tables, "page", network)
         seeds = [
             cell(estimate(values.mean(axis=1))),
             cell(handwriting.over_writers(values, people))[7:],

@@ -17,7 +17,8 @@ from study.table import load
 from tests.helpers import PROJECT
 
 RESULTS = PROJECT / "results"
-LINKED = [PROJECT / "README.md", RESULTS / "report.md", *(PROJECT / "docs").glob("*.md")]
+LINKED = [*PROJECT.glob("*.md"), RESULTS / "report.md", PROJECT / "benchmarks" / "README.md"]
+LINKED += (PROJECT / "docs").glob("*.md")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_the_command_writes_everything_again_or_nothing(tmp_path):
     assert "1. Dropout" in (tmp_path / "results" / "report.md").read_text()
     for name in ("results/runs.csv", "results/epochs.csv", "results/mistakes.csv", "README.md"):
         assert (tmp_path / name).read_bytes() == (PROJECT / name).read_bytes(), name
-    for name in ("effects", "reproduction", "leaderboard", "doubtful"):
+    for name in ("answer", "effects", "leaderboard", "doubtful"):
         assert (tmp_path / "results" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (RESULTS / f"{name}.png").exists()
 
@@ -85,8 +86,7 @@ def test_numbers_are_written_with_their_intervals():
 
 
 def test_the_effects_figure_shows_the_estimates(frame):
-    figure = figures.effects(frame)
-    final, speed, epochs = figure.axes
+    final, speed, epochs = figures.effects(frame).axes
     drawn = sorted(line.get_xdata()[0] for line in final.lines if line.get_marker() in ("o", "D"))
     expected = [frame.loc[s, "final", f]["mean"] for s in figures.LOOKS for f in figures.EFFECTS]
     assert drawn == pytest.approx(sorted(expected))
@@ -116,7 +116,7 @@ def test_the_leaderboard_has_every_network_whose_runs_are_in_and_their_claims(bo
         assert [y for [y] in crosses] == claims
 
 
-@pytest.mark.parametrize("path", LINKED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: f"{path.relative_to(PROJECT)}")
 def test_no_link_is_dead(path):
     text = path.read_text(encoding="utf-8")
     links = [a or b for a, b in re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', text)]
