@@ -191,9 +191,6 @@ class ChunkLoader(DataLoader):
         data = (self.images, self.labels, self.config, self.device, self.checksum)
         return ChunkLoader(*data, train=False)
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.batch_size)
-
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         epoch, config, order = self.epoch, self.config, torch.arange(len(self.images))
         self.epoch += 1

@@ -90,24 +90,19 @@ def fit(
 ) -> History:
     """Train by a protocol: Adam, a schedule of the learning rate, early stopping.
 
-    model: trained in place, and left on the device with the weights of the last complete epoch,
-        however fit ends.
+    model: trained in place; however fit ends, it has the weights of the last complete epoch.
     train_loader, test_loader: what make_loaders gives for this config; other data go into it.
     config: the protocol of the publication's page unless given.
     device: as for get_device.
     checkpoint: a file that holds the run after each complete epoch. Called again with the same
-        arguments, fit resumes there; on a CPU, with the same versions and threads, exactly. A
-        finished run is not trained again: its weights go into the model and its history comes back.
-    progress: a line per epoch; False for silence; or a function that is called instead with the
-        history after each epoch.
-    optimizer, scheduler: torch's own objects in place of the config's: for this model, and made
-        anew for each call.
-    interval: when a scheduler that is given takes its steps: after each "epoch" or each "step". It
-        has no other influence: the config's own schedule knows when.
+        arguments, fit resumes there; on a CPU, with the same versions and threads, exactly. Of a
+        finished run it returns the weights and the history.
+    progress: a line per epoch; False for silence; or a function to call with the history instead.
+    optimizer, scheduler: torch's own in place of the config's, made anew for this model and call.
+    interval: whether a scheduler that is given takes a step after each "epoch" or each "step".
     name: of the network; its name in models.NETWORKS, or its class's, unless given.
 
-    An interrupt (Ctrl-C, or the notebook's stop button) ends fit with the complete epochs so far
-    and status "interrupted".
+    Ctrl-C, or the notebook's stop button, ends fit with the complete epochs so far.
 
     Raises ValueError for a network that cannot be trained, loaders that are not for this config, a
     scheduler that is not new, and a checkpoint of another run (which is left alone);
@@ -121,7 +116,10 @@ def fit(
     steps, trial = len(train_loader), trial_logits(model, device)
     if optimizer is None:
         optimizer = scheduler.optimizer if scheduler else make_optimizer(model, config)
-    _check_scheduler(scheduler, optimizer)
+    plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+    if scheduler and (plateau or scheduler.last_epoch > 0 or scheduler.optimizer is not optimizer):
+        needs = "must be new, of the optimizer that is given, and not ReduceLROnPlateau"
+        raise ValueError(f"the scheduler {needs}, which would see the loss of the test set.")
     if scheduler is None:
         scheduler = make_scheduler(optimizer, config, steps)
         interval = "step" if config.schedule == "one-cycle" else "epoch"
@@ -272,20 +270,6 @@ def status(records: list[dict[str, float]], config: TrainingConfig) -> str:
     return "early stopping" if any(stops) else "interrupted"
 
 
-def _check_scheduler(
-    scheduler: lr_scheduler.LRScheduler | None, optimizer: torch.optim.Optimizer
-) -> None:
-    """Raise ValueError for a scheduler that would not do what its user expects."""
-    if scheduler and scheduler.optimizer is not optimizer:
-        raise ValueError("the scheduler is another optimizer's: make it of the one that is given.")
-    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-        raise ValueError(
-            "ReduceLROnPlateau would see the test set's loss: choose another scheduler."
-        )
-    if scheduler and scheduler.last_epoch > 0:
-        raise ValueError("the scheduler has taken steps: make optimizer and scheduler anew.")
-
-
 def _resume(checkpoint: str | Path, new: dict) -> dict:
     """The state to begin with: the checkpoint's, or the new one where there is no checkpoint.
 
@@ -301,9 +285,8 @@ def _resume(checkpoint: str | Path, new: dict) -> dict:
         differing = ["network's forward pass"]
     if differing:
         raise ValueError(
-            f"the checkpoint {checkpoint} belongs to another run: its {' and '.join(differing)} "
-            f"{'differs' if len(differing) == 1 else 'differ'}. It was left alone; choose another "
-            "path, or delete it to start from the beginning."
+            f"the checkpoint {checkpoint} belongs to another run (different: "
+            f"{', '.join(differing)}) and was left alone; choose another path, or delete it."
         )
     if saved["history"]["status"] != "interrupted":
         return saved
@@ -361,8 +344,8 @@ def evaluate(model: nn.Module, loader: Loader, device: torch.device) -> tuple[fl
 def get_device(preferred: str | torch.device | None = None) -> torch.device:
     """The device to train on: `preferred`, or else the first available of CUDA, MPS and CPU.
 
-    It also sets torch up for small steps: one thread, unless OMP_NUM_THREADS is set. Raises
-    ValueError if the device is not available, or OMP_NUM_THREADS is no number of threads.
+    It also sets torch up for small steps. Raises ValueError if the device is not available, or
+    OMP_NUM_THREADS, if it is set, is no number of threads.
     """
     present = ["cpu"]
     if torch.backends.mps.is_available():
@@ -394,16 +377,13 @@ def set_seed(seed: int = 42) -> None:
 def _set_up_cpu() -> None:
     """Set torch and the C library up for small steps; benchmarks/README.md has the measurements.
 
-    One thread: a step is hundreds of small operations, at each of which two threads wait for each
-    other. It also makes a run's bits independent of the number of cores. glibc gives large freed
-    blocks back to the system at once, so each step's activations would be mapped and zeroed again;
-    it is asked to keep them.
+    One thread, unless OMP_NUM_THREADS is set: in hundreds of small operations a step two wait for
+    each other, and a run's bits would depend on the cores. glibc is asked to keep large freed
+    blocks, which it would give back to the system: each step's activations would be mapped anew.
     """
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     if not threads.isdecimal() or int(threads) < 1:  # torch would take any number, in silence
-        raise ValueError(
-            f"OMP_NUM_THREADS is {threads!r}; expected an integer from 1 on, or nothing."
-        )
+        raise ValueError(f"OMP_NUM_THREADS is {threads!r}; expected an integer from 1 on.")
     torch.set_num_threads(int(threads))
     if sys.platform == "linux":
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h

@@ -1,8 +1,14 @@
-"""MNIST on disk: its four files, verified on every read, and the sources of missing ones."""
+"""MNIST on disk: its four files, verified on every read, the sources of missing ones; its writers.
+
+mnist_writers.csv.gz, from QMNIST's extended labels: Yadav and Bottou 2019, arXiv:1905.10498,
+github.com/facebookresearch/qmnist, under a BSD-style license; split, index, digit, NIST's series
+and writer of all 70,000 images.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import socket
@@ -16,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from helpers.config import is_int
 from helpers.files import read_file, set_aside, write_atomically
-from helpers.writers import mnist_writers
 from models import IMAGE_SHAPE
 
 # The uncompressed files, in the order of the fields of MNIST.
@@ -79,6 +85,22 @@ def load_mnist(root: str | Path = "data") -> MNIST:
     train_images, test_images = (t[16:].view(-1, *IMAGE_SHAPE) for t in tensors[::2])
     train_labels, test_labels = (t[8:].long() for t in tensors[1::2])  # after their headers
     return MNIST(train_images, train_labels, test_images, test_labels)
+
+
+@functools.cache
+def _writers() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).with_name("mnist_writers.csv.gz"))
+
+
+def mnist_writers(part: str, labels: torch.Tensor) -> pd.DataFrame:
+    """Per image its writer, and the series: 0 is Census employees, 4 high-school students.
+
+    part: "train" or "test". Raises ValueError if the labels, int64 [N], are not MNIST's.
+    """
+    table = _writers()[_writers().split == part].reset_index(drop=True)
+    if table.digit.tolist() != labels.tolist():
+        raise ValueError(f"these are not the labels of MNIST's {part} set: no writers are known.")
+    return table[["writer", "series"]]
 
 
 def _read_verified(folder: Path, name: str) -> bytes | None:

@@ -115,19 +115,16 @@ def compare(
     tables, sides = load(root_of(images)), []
     for name in (one, other):
         runs = runs_of(name, tables)
-        diverged = runs[runs.final.isna()].seed.tolist()
         sides.append(runs[runs.final.notna()].set_index("seed").sort_index())
-        if diverged:
-            print(f"{name}: seed {diverged[0]} diverged and is left out; no seed replaces it")
+        for seed in runs[runs.final.isna()].seed:
+            print(f"{name}: seed {seed} diverged and is left out; no seed replaces it")
     shared = sides[0].index.intersection(sides[1].index)
     if len(shared) >= LEAST and not one.endswith(".csv"):
         sides = [side.loc[shared] for side in sides]
     values = [side.final.to_numpy(float) for side in sides]
     verdicts = planned_looks(*values) if by_looks else [look(*values)]
     if not verdicts:
-        raise ValueError(
-            f"there are {len(shared)} shared seeds; the first look takes {min(LOOKS)}."
-        )
+        raise ValueError(f"there are {len(shared)} shared seeds; the first look takes 5.")
     lines = []
     for name, side in zip((one, other), sides, strict=True):
         line = f"{name}: {side.final.mean():.3f}% in {len(side)} seeds"
@@ -145,11 +142,10 @@ def compare(
     print("\n".join(lines))
     if to:
         content = {
-            ".json": lambda: json.dumps([v._asdict() for v in verdicts], indent=1),
-            ".md": lambda: "\n".join(f"- {line}" for line in lines) + "\n",
-            ".png": lambda: figures.accuracies(dict(zip((one, other), values, strict=True))).png(),
-        }.get(Path(to).suffix)
-        if content is None:
+            ".json": json.dumps([v._asdict() for v in verdicts], indent=1).encode(),
+            ".md": "".join(f"- {line}\n" for line in lines).encode(),
+            ".png": figures.accuracies(dict(zip((one, other), values, strict=True))).png(),
+        }
+        if Path(to).suffix not in content:
             raise ValueError(f"{to}: expected a name that ends in .json, .md or .png.")
-        made = content()
-        write_atomically(to, made if isinstance(made, bytes) else made.encode())
+        write_atomically(to, content[Path(to).suffix])

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import writers
 from helpers.history import TEST_IMAGES
-from helpers.mnist_files import MNIST
+from helpers.mnist_files import MNIST, mnist_writers
 from study.cells import cell, markdown
 from study.experiments import EXPERIMENTS
 from study.inference import Estimate, estimate
@@ -18,6 +17,7 @@ from study.protocol import BN, CONTRASTS, SETTINGS
 from study.table import Tables
 from Visualization import NotebookFigure, plot_pictures
 
+VOTES = Path(__file__).parent.parent / "helpers" / "mnist_label_votes.csv"
 FORMULAS = ("final", "v1", "v2", "final - v1", "final - v2", BN)  # of the claims on accuracy
 HARD = ("page", "final")  # the runs whose hardest images are drawn
 NO_DIGIT = {"no majority": "?", "not asked": "\N{EN DASH}"}  # and what a caption has for them
@@ -57,7 +57,7 @@ def over_writers(values: np.ndarray, of: np.ndarray) -> Estimate:
 
 def writers_table(tables: Tables, data: MNIST) -> str:
     """Levels and contrasts of final accuracy over seeds, over seeds and writers, and by half."""
-    table, rows = writers.mnist_writers("test", data.test_labels), []
+    table, rows = mnist_writers("test", data.test_labels), []
     halves = [table.series == series for series in (4, 0)]
     for setting in SETTINGS:
         for formula in FORMULAS:
@@ -82,7 +82,7 @@ def hardest(tables: Tables) -> pd.DataFrame:
     table = pd.DataFrame(
         {"wrong": digits.size() / len(runs), "answer": digits.agg(lambda d: d.mode()[0])}
     )
-    votes = pd.read_csv(Path(writers.__file__).with_name("mnist_label_votes.csv"), index_col=0)
+    votes = pd.read_csv(VOTES, index_col=0)
     counts = votes[["votes_given", "votes_guessed"]]
     votes["vote"] = np.where(counts.votes_given > counts.votes_guessed, votes.given, votes.guessed)
     clear = 2 * counts.max(axis=1) > votes.filter(like="votes_").sum(axis=1)

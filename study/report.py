@@ -12,9 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.files import write_atomically
-from helpers.mnist_files import MNIST, load_mnist
+from helpers.mnist_files import MNIST, load_mnist, mnist_writers
 from helpers.publication import published_log
-from helpers.writers import mnist_writers
 from models import NETWORKS, TARGET_ACCURACY, count_parameters
 from study import figures, handwriting, inference, leaderboard, protocol
 from study.cells import ACCURACY_HEADER, accuracy_cells, cell, markdown, mean_interval

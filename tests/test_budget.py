@@ -13,7 +13,6 @@ FOURTH_ROUND = {
     "helpers/sketchpad.py",
     "helpers/transforms.py",
     "helpers/trial.py",
-    "helpers/writers.py",
     "study/__main__.py",
     "study/check.py",
     "study/compare.py",

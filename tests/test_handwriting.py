@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from helpers.writers import mnist_writers
+from helpers.mnist_files import mnist_writers
 from study.handwriting import accuracies, hardest, hardest_figure, over_writers, votes_table
 from study.inference import estimate
 from study.protocol import BN, contrast, wide

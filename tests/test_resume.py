@@ -174,15 +174,15 @@ def test_what_breaks_a_run_off_costs_one_epoch_at_most(
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_left_alone(tmp_path, monkeypatch):
-    checkpoint, another = tmp_path / "run.ckpt", "belongs to another run: its "
+    checkpoint, another = tmp_path / "run.ckpt", r"belongs to another run \(different: "
     left_alone(tiny_run(), checkpoint)
-    refused(tiny_run(activation=nn.Tanh), checkpoint, another + "network differs")
-    refused(tiny_run(replace(CONFIG, epochs=4)), checkpoint, another + "config differs")
-    refused(tiny_run(data=1), checkpoint, another + "data differs")
+    refused(tiny_run(activation=nn.Tanh), checkpoint, another + "network")
+    refused(tiny_run(replace(CONFIG, epochs=4)), checkpoint, another + "config")
+    refused(tiny_run(data=1), checkpoint, another + "data")
     run = tiny_run()
-    refused(run, checkpoint, another + "optimizer and scheduler differ", **own_sgd(run[0]))
+    refused(run, checkpoint, another + "optimizer, scheduler", **own_sgd(run[0]))
     monkeypatch.setattr(TrainingHelper, "code_digest", lambda: "of another version")
-    refused(run, checkpoint, another + "code differs")
+    refused(run, checkpoint, another + "code")
 
 
 def damaged(content):

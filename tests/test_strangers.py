@@ -102,13 +102,13 @@ def test_what_a_tool_leaves_in_a_network_is_trained_saved_and_not_called_ours(
 def test_another_rate_augmentation_or_name_is_another_run(small, tmp_path, monkeypatch):
     train(Student(0.1), small, checkpoint=tmp_path / "run.pt")
     train(Student(0.1), small, checkpoint=tmp_path / "run.pt")  # loaded
-    with pytest.raises(ValueError, match="its network's forward pass differs"):
+    with pytest.raises(ValueError, match="different: network's forward pass"):
         train(Student(0.2), small, checkpoint=tmp_path / "run.pt")
-    with pytest.raises(ValueError, match="its network differs"):
+    with pytest.raises(ValueError, match="different: network"):
         train(Student(0.1), small, checkpoint=tmp_path / "run.pt", name="mine")
     wider = dataclasses.replace(DataPipeline.AUGMENTATIONS["page"], rotation=9.0)
     monkeypatch.setitem(DataPipeline.AUGMENTATIONS, "page", wider)
-    with pytest.raises(ValueError, match="its data differs"):
+    with pytest.raises(ValueError, match="different: data"):
         train(Student(0.1), small, checkpoint=tmp_path / "run.pt")
 
 
