@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from helpers.publication import published_log
 from models import NETWORKS, TARGET_ACCURACY
 from study.cells import ACCURACY_HEADER, accuracy_cells, markdown, mean_interval
 from study.check import describe
@@ -21,16 +22,20 @@ from study.table import Tables
 from Visualization import BLUE, GRAY, VERMILLION, NotebookFigure
 
 PROJECT = Path(__file__).parent.parent
-OURS = {  # experiment and network
+OURS = {  # experiment and network; the publication's own is Final in the original setting
     "Final": ("page", "final"),
-    "Final, original": ("original", "original_final"),
+    "roulupen_final": ("original", "original_final"),
     "fast": ("fast", "fast"),
 }
 
 
 class Entry(NamedTuple):
-    """A network: its facts, seconds an epoch by make bench, its runs, its author's claim (%)."""
+    """A network: its facts, seconds an epoch by make bench, its runs, its author's claim (%).
 
+    link: the file that defines it.
+    """
+
+    link: str
     parameters: int
     multiply_adds: int
     seconds: float
@@ -52,14 +57,16 @@ def networks() -> dict[str, tuple[str, str, Experiment]]:
 def entries(tables: Tables) -> dict[str, Entry]:
     """The networks whose runs are all in, best first."""
     seconds = json.loads((PROJECT / "benchmarks/epoch_time.json").read_text())["networks"]
-    complete = {}
+    complete, published = {}, {"roulupen_final": published_log("final")[-1]["test_accuracy"]}
     for name, (place, network, experiment) in networks().items():
         runs, text = tables.of(place, network), experiment.text
         if len(runs) == len(SEEDS):
             build = from_text(name, text).network if text else NETWORKS[network].build
             facts, claim = describe(build()), re.search(r"CLAIM = ([\d.]+)", text)
-            counts = facts["parameters"], facts["multiply_adds"]
-            complete[name] = Entry(*counts, seconds[name], runs, claim and float(claim[1]))
+            claim = float(claim[1]) if claim else published.get(name)
+            link = f"{place.partition('/')[0]}/{name}.py" if text else "models.py"
+            counts = facts["parameters"], facts["multiply_adds"], seconds[name]
+            complete[name] = Entry(link, *counts, runs, claim)
     return dict(sorted(complete.items(), key=lambda item: -item[1].runs.final.mean()))
 
 
@@ -67,8 +74,8 @@ def leaderboard_table(board: dict[str, Entry]) -> str:
     """README's: a row per network."""
     rows = []
     for name, entry in board.items():
-        link = f"[{name.rpartition('_')[0]}](peers/{name}.py)" if entry.claim else f"**{name}**"
-        claim = f"{entry.claim:.2f}" if entry.claim else ""
+        title = name.rpartition("_")[0] if entry.claim else f"**{name}**"
+        link, claim = f"[{title}]({entry.link})", f"{entry.claim:.2f}" if entry.claim else ""
         million = f"{entry.multiply_adds / 1e6:.2f}"
         facts = [f"{entry.parameters:,}", million, f"{entry.seconds:.0f}", claim]
         rows.append([link, *facts, *accuracy_cells(entry.runs)[:3]])
