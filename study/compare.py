@@ -76,9 +76,8 @@ def planned_looks(one: np.ndarray, other: np.ndarray) -> list[Verdict]:
 def runs_of(name: str, tables: Tables) -> pd.DataFrame:
     """The runs of a network file, of a network of the tables, or of EXPERIMENT/NETWORK; by seed.
 
-    Of a network in several experiments they are those of the one with its name, or of the first.
-
-    A CSV file has one accuracy per line, in percent; its lines count as seeds.
+    Of several experiments it is the one with the network's name, or the first. A CSV file has one
+    accuracy per line, in percent; its lines count as seeds.
 
     Raises ValueError, in a sentence, if there are none; OSError for a file that is not there.
     """

@@ -34,9 +34,10 @@ class Experiment:
     text: str = ""
 
 
-def root_of(images: int) -> Path:
-    """Where the folders of the runs on so many training images are: trials are under build."""
-    return RESULTS if images == TRAIN_IMAGES else Path("build", f"trial-{images}")
+def root_of(images: int, validation: bool = False) -> Path:
+    """Where the folders of runs on so many training images are: trials are under build."""
+    root = RESULTS if images == TRAIN_IMAGES else Path("build", f"trial-{images}")
+    return root / "validation" if validation else root
 
 
 # The fast road's; docs/recipe.md says how it was chosen. Nothing stops a run early.

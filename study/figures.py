@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from helpers.publication import published_log
@@ -43,7 +41,8 @@ def effects(frame: pd.DataFrame, measures: Sequence[str] = tuple(PANELS)) -> Not
     panels = figure.subplots(len(measures), 1, squeeze=False)[:, 0]
     for axes, name in zip(panels, measures, strict=True):
         measure = MEASURES[name]
-        axes.axvspan(*map(measure.natural, (-measure.margin, measure.margin)), color="0.88")
+        band = map(measure.natural, (-measure.margin, measure.margin))
+        axes.axvspan(*band, color="0.88", label="too small to matter")
         axes.axvline(measure.natural(0), color=GRAY, linewidth=1)
         for (setting, (marker, color)), shift in zip(LOOKS.items(), (-0.16, 0.16), strict=True):
             for place, formula in enumerate(EFFECTS):
@@ -51,7 +50,8 @@ def effects(frame: pd.DataFrame, measures: Sequence[str] = tuple(PANELS)) -> Not
                 ends = {k: measure.natural(row[k]) for k in ("low", "high", "low90", "high90")}
                 axes.hlines(y, ends["low"], ends["high"], color=color, linewidth=1.2)
                 axes.hlines(y, ends["low90"], ends["high90"], color=color, linewidth=3.5)
-                axes.plot(measure.natural(row["mean"]), y, color=color, marker=marker, markersize=6)
+                style = {"color": color, "marker": marker, "label": f"{setting} setting"}
+                axes.plot(measure.natural(row["mean"]), y, **style)
         if measure.scale != "difference":
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -61,10 +61,7 @@ def effects(frame: pd.DataFrame, measures: Sequence[str] = tuple(PANELS)) -> Not
         axes.set_yticks(range(len(EFFECTS)), EFFECTS.values(), fontsize=10)
         axes.set_ylim(len(EFFECTS) - 0.5, -0.5)
         tidy(axes, "x")
-    keys = [Line2D([], [], color=c, marker=m, label=f"{s} setting") for s, (m, c) in LOOKS.items()]
-    keys.append(Patch(color="0.88", label="too small to matter"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=9)
-    return figure
+    return legend(figure, 3)
 
 
 def reproduction(tables: Tables) -> NotebookFigure:
@@ -74,13 +71,14 @@ def reproduction(tables: Tables) -> NotebookFigure:
     for axes, network in zip(panels, PUBLISHED, strict=True):
         runs = tables.of("original", f"original_{network}").run
         ours = tables.epochs[tables.epochs.run.isin(runs)]
-        for part, line, color in (("train", "--", VERMILLION), ("test", "-", BLUE)):
+        for part, line, color, mark in (("train", "--", VERMILLION, "+"), ("test", "-", BLUE, "x")):
             errors = 100 - ours.pivot(index="run", columns="epoch", values=f"{part}_accuracy")
             ends = errors.columns, errors.min(), errors.max()
-            axes.fill_between(*ends, color=color, alpha=0.25, linewidth=0)
-            axes.plot(np.exp(np.log(errors).mean()), line, color=color, linewidth=1.2)
+            axes.fill_between(*ends, color=color, alpha=0.25, label=f"range of ten runs, {part}")
+            mean = np.exp(np.log(errors).mean())
+            axes.plot(mean, line, color=color, linewidth=1.2, label=f"our mean, {part}")
             log = [100 - record[f"{part}_accuracy"] for record in published_log(network)]
-            axes.plot(errors.columns, log, "x" if part == "test" else "+", color="black")
+            axes.plot(errors.columns, log, mark, color="black", label=f"published, {part}")
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20]))
         axes.yaxis.set_minor_locator(NullLocator())
@@ -90,36 +88,31 @@ def reproduction(tables: Tables) -> NotebookFigure:
         tidy(axes, "both")
     axes.set_xlabel("epoch", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    keys = [
-        Line2D([], [], color="black", linestyle="none", marker="x", label="published, test"),
-        Line2D([], [], color="black", linestyle="none", marker="+", label="published, training"),
-        Line2D([], [], color=BLUE, label="our mean, test"),
-        Line2D([], [], color=VERMILLION, linestyle="--", label="our mean, training"),
-        Patch(color=GRAY, alpha=0.4, label="range of our ten runs"),
-    ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=9)
-    return figure
+    return legend(figure, 2)
 
 
 def accuracies(rows: Mapping[str, Sequence[float]]) -> NotebookFigure:
     """Final test accuracy (%) of every seed, with the mean and its 95% interval, a row per name."""
     figure = NotebookFigure(1.3 + 0.5 * len(rows), WIDTH)
     axes = figure.subplots()
-    axes.axvline(TARGET_ACCURACY, color=GRAY, linestyle=":", linewidth=1.2)
+    axes.axvline(TARGET_ACCURACY, color=GRAY, linestyle=":", label=f"{TARGET_ACCURACY}%")
     for y, values in enumerate(rows.values()):
-        axes.plot(values, [y + 0.14] * len(values), "o", color=BLUE, alpha=0.45)
-        axes.hlines(y - 0.14, *estimate(values).interval(), color="black", linewidth=2)
-        axes.plot(np.mean(values), y - 0.14, "D", color="black", markersize=6)
+        axes.plot(values, [y + 0.14] * len(values), "o", color=BLUE, alpha=0.45, label="one seed")
+        half = np.ptp(estimate(values).interval()) / 2
+        axes.errorbar(np.mean(values), y - 0.14, xerr=half, fmt="kD", label="mean, 95% interval")
     axes.set_yticks(range(len(rows)), rows, fontsize=10)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("test accuracy after the last epoch (%)", fontsize=10)
     tidy(axes, "x")
-    keys = [
-        Line2D([], [], color=BLUE, linestyle="none", marker="o", alpha=0.45, label="one seed"),
-        Line2D([], [], color="black", marker="D", label="mean, 95% interval"),
-        Line2D([], [], color=GRAY, linestyle=":", label=f"{TARGET_ACCURACY}%"),
-    ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=9)
+    return legend(figure, 3)
+
+
+def legend(figure: NotebookFigure, columns: int) -> NotebookFigure:
+    """The figure with the first panel's labels below it, each once."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    keys = dict(zip(labels, handles, strict=True))
+    where = {"loc": "outside lower center", "ncols": columns, "fontsize": 9}
+    figure.legend(keys.values(), keys, **where)
     return figure
 
 

@@ -7,15 +7,15 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from helpers.publication import published_log
 from models import NETWORKS, TARGET_ACCURACY
 from study.cells import ACCURACY_HEADER, accuracy_cells, markdown, mean_interval
 from study.check import describe
 from study.experiments import EXPERIMENTS, SEEDS, Experiment
-from study.figures import WIDTH, tidy
+from study.figures import WIDTH, legend, tidy
 from study.inference import estimate, prediction_interval
 from study.network_file import find_experiment, from_text
 from study.table import Tables
@@ -76,11 +76,15 @@ def leaderboard_table(board: dict[str, Entry]) -> str:
     for name, entry in board.items():
         title = name.rpartition("_")[0] if entry.claim else f"**{name}**"
         link, claim = f"[{title}]({entry.link})", f"{entry.claim:.2f}" if entry.claim else ""
-        million = f"{entry.multiply_adds / 1e6:.2f}"
-        facts = [f"{entry.parameters:,}", million, f"{entry.seconds:.0f}", claim]
-        rows.append([link, *facts, *accuracy_cells(entry.runs)[:3]])
-    header = ["parameters", "million multiply-adds", "seconds an epoch", "claim, %"]
-    return markdown(["network", *header, *ACCURACY_HEADER[:3]], rows)
+        mean, *shares = accuracy_cells(entry.runs)[:3]
+        facts = [
+            f"{entry.parameters:,}",
+            f"{entry.multiply_adds / 1e6:.2f}",
+            f"{entry.seconds:.0f}",
+        ]
+        rows.append([link, mean, claim, *shares, *facts])
+    header = ["claim, %", *ACCURACY_HEADER[1:3], "parameters", "million multiply-adds"]
+    return markdown(["network", ACCURACY_HEADER[0], *header, "seconds an epoch"], rows)
 
 
 def claims_of_peers_table(board: dict[str, Entry]) -> str:
@@ -105,18 +109,14 @@ def leaderboard_figure(board: dict[str, Entry]) -> NotebookFigure:
         axes.axhline(TARGET_ACCURACY, color=GRAY, linestyle=":", linewidth=1.2)
         for entry in board.values():
             x, final = getattr(entry, fact), entry.runs.final
-            axes.plot([x] * len(final), final, "o", color=BLUE, alpha=0.3, markersize=4)
-            axes.vlines(x, *estimate(final).interval(), color="black", linewidth=2)
-            axes.plot(x, final.mean(), "D", color="black", markersize=6)
+            dots = {"color": BLUE, "alpha": 0.3, "markersize": 4}
+            axes.plot([x] * len(final), final, "o", **dots, label="one seed")
+            half = np.ptp(estimate(final).interval()) / 2
+            axes.errorbar(x, final.mean(), yerr=half, fmt="kD", label="mean, 95% interval")
             if entry.claim:
-                axes.plot(x, entry.claim, "x", color=VERMILLION, markersize=8, markeredgewidth=2)
+                cross = {"color": VERMILLION, "markersize": 8, "markeredgewidth": 2}
+                axes.plot(x, entry.claim, "x", **cross, label="claimed")
         axes.set_xlabel(f"{fact}{' an epoch, one thread' * (fact == 'seconds')}", fontsize=10)
         axes.set_ylabel("test accuracy (%)", fontsize=10)
         tidy(axes, "both")
-    keys = [
-        Line2D([], [], color=BLUE, linestyle="none", marker="o", alpha=0.4, label="one seed"),
-        Line2D([], [], color="black", marker="D", label="mean, 95% interval"),
-        Line2D([], [], color=VERMILLION, linestyle="none", marker="x", label="claimed"),
-    ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=9)
-    return figure
+    return legend(figure, 3)

@@ -52,10 +52,7 @@ class Run(NamedTuple):
 
 
 def train_run(run: Run, checkpoint: str | None, report: Callable[[History], None]) -> Trained:
-    """Train as a notebook does, but without loader threads; report is called after each epoch.
-
-    A run whose loss is no longer finite ends with status "diverged" and its complete epochs.
-    """
+    """Train as a notebook does, without loader threads; one that diverges keeps its epochs."""
     device, data, config = get_device(), load_mnist(), run.config
     data = data.validation_split() if run.validation else data
     data = data.subset(min(run.train_images, len(data.train_images)))
@@ -103,18 +100,16 @@ def run(
     missing = []
     for name, experiment in experiments.items():
         folder = experiment.folder
-        if folder.is_relative_to(RESULTS):
-            root = root_of(train_images) / ("validation" if validation else "")
-            folder = root / folder.relative_to(RESULTS)
+        if folder.is_relative_to(RESULTS):  # and not a test's
+            folder = root_of(train_images, validation) / folder.relative_to(RESULTS)
         present = _present(experiment, folder)
         networks = [name] if name in experiment.networks else experiment.networks
         wanted = list(product(seeds or experiment.seeds, networks))
         lacking = [pair for pair in wanted if pair not in present]
         for seed, network in lacking:
-            path = f"{folder.absolute() / network}-{seed}"
-            config = replace(experiment.config, seed=seed)
+            path, config = folder.absolute() / network, replace(experiment.config, seed=seed)
             rest = train_images, experiment.text, validation
-            missing.append(Run(path, network, config, *rest))
+            missing.append(Run(f"{path}-{seed}", network, config, *rest))
         count = f"{len(lacking)} of {len(wanted)}" if lacking else f"all {len(wanted)}"
         print(count, f"runs of {name} are", "missing from" if lacking else "in", folder, flush=True)
     if missing:

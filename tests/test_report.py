@@ -131,6 +131,6 @@ def test_every_command_that_readme_names_is_there():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     commands = set(re.findall(r"`make (\w+)", text))
-    assert {"lab", "report", "notebooks", "study", "test", "bench", "clean"} <= commands
+    assert {"lab", "report", "notebooks", "study", "test", "bench"} <= commands
     for command in commands:
         assert re.search(rf"(?m)^{command}:", makefile) or f".PHONY: {command}" in makefile, command
