@@ -35,33 +35,33 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_seed(self.seed)
-        for name in ("epochs", "batch_size", "step_size", "patience", "plain_epochs"):
-            least, value = int(name != "plain_epochs"), getattr(self, name)
-            _require(is_int(value) and value >= least, name, value, f"an integer from {least} on")
-        numbers = ("learning_rate", "weight_decay", "gamma", "min_delta", "pct_start", "beta2")
-        for name in (*numbers, "label_smoothing"):
-            value = getattr(self, name)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            finite = is_number and 0 <= value < math.inf
-            _require(finite, name, value, "a finite number that is not negative")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
-        _require(0 < self.gamma <= 1, "gamma", self.gamma, "a number in (0, 1]")
-        for name in ("pct_start", "beta2"):
-            value = getattr(self, name)
-            _require(0 < value < 1, name, value, "a number between 0 and 1")
-        _require(self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "under 1")
-        for name in ("cycle_momentum", "bfloat16"):
-            value = getattr(self, name)
-            _require(isinstance(value, bool), name, value, "True or False")
-        choices = {"schedule": ("step", "one-cycle"), "monitor": ("test_loss", "test_accuracy")}
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            _require(value in allowed, name, value, " or ".join(map(repr, allowed)))
+        for names, holds, expected in RULES:
+            for name in names.split():
+                value = getattr(self, name)
+                _require(holds(value), name, value, expected)
 
 
 def is_int(value: object) -> bool:
     """Whether a value is an integer, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+RULES = (
+    ("epochs batch_size step_size patience", lambda v: is_int(v) and v > 0, "an integer from 1 on"),
+    ("plain_epochs", lambda v: is_int(v) and v >= 0, "an integer from 0 on"),
+    ("learning_rate", lambda v: _is_number(v) and v > 0, "a finite number above 0"),
+    ("weight_decay min_delta", lambda v: _is_number(v) and v >= 0, "a finite number from 0 on"),
+    ("gamma", lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, 1 at most"),
+    ("pct_start beta2", lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1"),
+    ("label_smoothing", lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 on, under 1"),
+    ("cycle_momentum bfloat16", lambda v: isinstance(v, bool), "True or False"),
+    ("schedule", lambda v: v in ("step", "one-cycle"), "'step' or 'one-cycle'"),
+    ("monitor", lambda v: v in ("test_loss", "test_accuracy"), "'test_loss' or 'test_accuracy'"),
+)
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
