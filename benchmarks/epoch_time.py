@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="that count (default 5)")
     parser.add_argument("--images", type=int, default=8192, help="to train on (default 8192)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--memory", metavar="ROW", help="take one turn, such as 'v1, project'")
     options = parser.parse_args()
     threads = torch.get_num_threads()  # torch's own choice, before the project makes its
     images, device = options.images, get_device()
@@ -133,6 +135,12 @@ def main() -> None:
         turns[network, "ordinary loop, one thread"] = partial(loop, threads=1)
         turns[network, "project"] = partial(project, data=data, config=config)
     turns["fast", "project, two threads"] = partial(turns["fast", "project"], threads=2)
+    if row := options.memory:
+        network, loop = row.split(", ", 1)
+        turns[network, loop](NETWORKS[network].build())
+        peaks = (resource.getrusage(who).ru_maxrss // 1024 for who in (0, -1))
+        print("{}: {} MiB, and {} MiB in the largest worker process".format(row, *peaks))
+        return
     to_target, figures = epochs_to_target(table.load(PROJECT / "results")), {}
     times = in_turns(turns, options.rounds)
     for network, loop in times:

@@ -78,7 +78,8 @@ def page_tables(
         "notebooks": notebooks_table(tables, data),
         "leaderboard": leaderboard.leaderboard_table(board),
         "experiments": experiments_table(tables),
-        "rounds": rounds_table(tables),
+        "rounds": rounds_table(tables, "rounds/fast-"),
+        "candidates": rounds_table(tables, "validation/networks/"),
         "times": times_table(),
         "writers": handwriting.writers_table(tables, data),
         "votes": handwriting.votes_table(tables, data),
@@ -225,16 +226,14 @@ def notebooks_table(tables: Tables, data: MNIST) -> str:
     return markdown(["notebook", *header], rows)
 
 
-def rounds_table(tables: Tables) -> str:
+def rounds_table(tables: Tables, pattern: str) -> str:
     """What was tried on held-out writers: a row per candidate, best first."""
-    runs = tables.runs[tables.runs.experiment.str.match("rounds/fast-|validation/")]
-    columns, rows = ["experiment", "network", "epochs"], []
-    for _, part in sorted(runs.groupby(columns), key=lambda group: -group[1].final.mean()):
-        name, network, epochs = part[columns].iloc[0]
-        numbers = [f"{part.final.mean():.3f}", *map("{:.2f}".format, sorted(part.final))]
-        rows.append([name.split("/")[-1], network, f"{epochs}", numbers[0], ", ".join(numbers[1:])])
-    header = ["network", "epochs", "held-out accuracy, %", "by seed"]
-    return markdown(["candidate", *header], rows)
+    runs = tables.runs[tables.runs.experiment.str.match(pattern)]
+    groups, rows = runs.groupby(["experiment", "epochs"]).final, []
+    for (name, epochs), final in sorted(groups, key=lambda group: -group[1].mean()):
+        seeds = ", ".join(map("{:.2f}".format, sorted(final)))
+        rows.append([name.split("/")[-1], f"{epochs}", f"{final.mean():.3f}", seeds])
+    return markdown(["candidate", "epochs", "held-out accuracy, %", "by seed"], rows)
 
 
 def times_table() -> str:
