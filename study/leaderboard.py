@@ -55,12 +55,12 @@ def networks() -> dict[str, tuple[str, str, Experiment]]:
 
 
 def entries(tables: Tables) -> dict[str, Entry]:
-    """The networks whose runs are all in, best first."""
+    """The networks whose runs are all in and whose epochs were timed, best first."""
     seconds = json.loads((PROJECT / "benchmarks/epoch_time.json").read_text())["networks"]
     complete, published = {}, {"roulupen_final": published_log("final")[-1]["test_accuracy"]}
     for name, (place, network, experiment) in networks().items():
         runs, text = tables.of(place, network), experiment.text
-        if len(runs) == len(SEEDS):
+        if len(runs) == len(SEEDS) and name in seconds:
             build = from_text(name, text).network if text else NETWORKS[network].build
             facts, claim = describe(build()), re.search(r"CLAIM = ([\d.]+)", text)
             claim = float(claim[1]) if claim else published.get(name)
