@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import pandas as pd
 
 from helpers.checkpoint import MNIST_CHECKSUM
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from helpers.history import History
+from helpers.history import History
 
 
 class Numbers(NamedTuple):
@@ -64,8 +62,6 @@ def beside_published(
     A run by another config or on other data than theirs, or of a network that is not in the study,
     stands alone. parameters: the network's count. runs: what study.table writes.
     """
-    import pandas as pd
-
     columns, same = {}, pd.read_csv(runs, low_memory=False)
     expected = history.config | {"network": history.network, "train_images": history.train_images}
     for name in expected.keys() - {"seed"}:

@@ -51,7 +51,7 @@ def test_the_pages_tables_are_what_the_runs_give(tables, frame, board, mnist):
 def test_what_readme_says_in_words_is_what_the_tables_say(tables, frame):
     """Batch normalization alone matters; FAST_EPOCHS are the first whose interval passes."""
     for setting in ("page", "original"):
-        final = frame.xs((setting, "final"))
+        final = frame.loc[setting].loc["final"]
         assert final.loc[BN].low > 0.10 and final.loc[LATE].within and final.loc[LATE_BN].within
     fast = tables.runs[tables.runs.experiment.str.fullmatch(r"fast(-\d)?")].groupby("epochs").final
     lows = {epochs: estimate(values).interval()[0] for epochs, values in fast}
