@@ -10,7 +10,7 @@ import pandas as pd
 from models import TARGET_ACCURACY
 from study.inference import Estimate, estimate
 
-ACCURACY_HEADER = ["final accuracy, %", f"over {TARGET_ACCURACY}%", "last 3", "last 5"]
+ACCURACY_HEADER = ["final accuracy, %", f"> {TARGET_ACCURACY}%", "last 3", "last 5"]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

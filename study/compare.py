@@ -90,6 +90,8 @@ def runs_of(name: str, tables: Tables) -> pd.DataFrame:
     network = load_network_file(name).name if name.endswith(".py") else name.split("/")[-1]
     runs = tables.runs[tables.runs.network == network]
     experiment = name.rpartition("/")[0] if not name.endswith(".py") else ""
+    if not experiment:
+        runs = runs[~runs.experiment.str.startswith("validation/")]  # not of the test images
     order = [experiment] if experiment else [name, *EXPERIMENTS, *runs.experiment]
     runs = next((r for e in order if len(r := runs[runs.experiment == e])), runs[:0])
     if len(runs) == 0:

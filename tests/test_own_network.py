@@ -196,7 +196,7 @@ def test_runs_are_found_by_file_name_experiment_or_csv(tmp_path, monkeypatch):
     (tmp_path / "b.csv").write_text("0.991\n0.993\n")
     with pytest.raises(ValueError, match=r"b\.csv: expected accuracies in percent"):
         runs_of(str(tmp_path / "b.csv"), tables)
-    for name in ("nobody", "page/original_v1", "examples/my_network.py"):
+    for name in ("nobody", "page/original_v1", "accurate_e-9022009b", "examples/my_network.py"):
         with pytest.raises(ValueError, match=f"no runs of {name}: python -m study run"):
             runs_of(name, tables)
 
