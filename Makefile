@@ -23,7 +23,7 @@ PIP := $(RUN) pip install --disable-pip-version-check -c requirements.lock
 NOTEBOOKS := $(addprefix MNIST_Classifier_,v1 v2 Final Original OneCycle)
 QUICK := build/quick
 PAPERMILL := $(RUN) papermill --log-output --no-progress-bar --start-timeout 600
-CLEAR := --ClearMetadataPreprocessor
+EXECUTE := --ExecutePreprocessor
 
 .PHONY: help quick lab notebooks $(NOTEBOOKS) data study report draw test bench lock clean
 
@@ -42,11 +42,9 @@ lab: $(VENV)/.ready
 notebooks: $(NOTEBOOKS)
 
 $(NOTEBOOKS): data
-	@mkdir -p build && $(PAPERMILL) $@.ipynb build/$@.ipynb
-	@$(RUN) nbconvert --log-level WARN --coalesce-streams build/$@.ipynb $(CLEAR).enabled=True \
-	    $(CLEAR).preserve_cell_metadata_mask="{'tags'}" \
-	    $(CLEAR).preserve_nb_metadata_mask="{'kernelspec', 'language_info'}"  # no times, no paths
-	@mv build/$@.ipynb .
+	@$(RUN) nbconvert --to notebook --execute --inplace $@.ipynb $(EXECUTE).record_timing=False \
+	    $(EXECUTE).timeout=-1 $(EXECUTE).startup_timeout=600 $(EXECUTE).iopub_timeout=60 \
+	    $(EXECUTE).coalesce_streams=True
 
 data: $(VENV)/.ready
 	@$(VENV)/bin/python -c "from DataPipeline import load_mnist; load_mnist()"
