@@ -43,8 +43,8 @@ notebooks: $(NOTEBOOKS)
 
 $(NOTEBOOKS): data
 	@$(RUN) nbconvert --to notebook --execute --inplace $@.ipynb $(EXECUTE).record_timing=False \
-	    $(EXECUTE).timeout=-1 $(EXECUTE).startup_timeout=600 $(EXECUTE).iopub_timeout=60 \
-	    $(EXECUTE).coalesce_streams=True
+	    $(EXECUTE).timeout=-1 $(EXECUTE).startup_timeout=600 $(EXECUTE).iopub_timeout=60
+	@$(RUN) nbconvert --log-level WARN --coalesce-streams $@.ipynb
 
 data: $(VENV)/.ready
 	@$(VENV)/bin/python -c "from DataPipeline import load_mnist; load_mnist()"
