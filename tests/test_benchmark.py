@@ -20,8 +20,8 @@ def test_a_tiny_benchmark_writes_the_ratios_of_what_it_timed(mnist, tmp_path):
     figures = json.loads((tmp_path / "figures.json").read_text())
     committed = json.loads((PROJECT / "benchmarks" / "epoch_time.json").read_text())
     assert (figures["images"], figures["rounds"]) == (256, 1)
-    for part in ("loops", "networks"):
-        assert figures[part].keys() == committed[part].keys()
+    assert figures["loops"].keys() == committed["loops"].keys()
+    assert figures["networks"].keys() >= committed["networks"].keys()  # new ones wait to be timed
     names = ("final, ordinary loop", "final, project", "fast, project")
     usual, final, fast = (figures["loops"][name] for name in names)
     assert final["ratio"] == pytest.approx(usual["seconds_per_epoch"] / final["seconds_per_epoch"])
