@@ -279,11 +279,12 @@ def _check_images(part: str, images: torch.Tensor, labels: torch.Tensor) -> None
         f"{t.dtype} {list(t.shape)}" if isinstance(t, torch.Tensor) else type(t).__name__
         for t in (images, labels)
     ]
-    n = len(labels)
+    n = labels.numel() if isinstance(labels, torch.Tensor) else 0
     if n and kinds == [f"torch.uint8 {[n, *IMAGE_SHAPE]}", f"torch.int64 {[n]}"]:
-        if labels.min() >= 0 and labels.max() < CLASSES:
+        low, high = labels.aminmax()
+        if low >= 0 and high < CLASSES:
             return
-        kinds[1] += f" from {labels.min()} to {labels.max()}"
+        kinds[1] += f" from {low} to {high}"
     raise ValueError(
         f"the {part} set has images {kinds[0]} and labels {kinds[1]}; expected the tensors that "
         "load_mnist gives, not empty: images uint8 [N, 1, 28, 28], labels int64 [N] from 0 to 9."

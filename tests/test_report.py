@@ -74,7 +74,7 @@ def test_the_command_writes_everything_again_or_nothing(tmp_path):
     assert "1. Dropout" in (tmp_path / "results" / "report.md").read_text()
     for name in ("results/runs.csv", "results/epochs.csv", "results/mistakes.csv", "README.md"):
         assert (tmp_path / name).read_bytes() == (PROJECT / name).read_bytes(), name
-    for name in ("answer", "effects", "leaderboard", "doubtful"):
+    for name in ("answer", "effects", "reproduction", "leaderboard", "doubtful"):
         assert (tmp_path / "results" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (RESULTS / f"{name}.png").exists()
 
